@@ -1,0 +1,1 @@
+"""Who sends and who is billed: organisations, their staff and API keys, and their customers."""

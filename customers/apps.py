@@ -1,0 +1,7 @@
+"""The app's name and label for Django."""
+
+from django.apps import AppConfig
+
+
+class CustomersConfig(AppConfig):
+    name = "customers"

@@ -1,0 +1,1 @@
+"""Quantities out: metrics, the aggregates that carry them, and how both stay exact."""

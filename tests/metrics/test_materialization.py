@@ -1,0 +1,245 @@
+"""Folding and building: what is claimed, what is added, what is computed anew, and what a crash leaves."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from metrics import materialization, sql
+from metrics.definitions import activate_metric, save_metric
+from metrics.materialization import Folded, build, fold, usage_events_to_fold
+from metrics.models import Metric, MetricAggregate
+from tests.conftest import active_metric, record, take_in
+from tests.metrics.counting import State, expected_aggregates, stored_aggregates
+from usage.corrections import Actor, correct_record, restore_records, void_records
+from usage.definitions import create_usage_event
+from usage.models import ChangedWindow, PendingBatch, UsageEvent, UsageRecord
+
+ACTOR = Actor(None, "someone")
+HOUR_14 = datetime(2025, 6, 17, 14, tzinfo=UTC)
+
+
+def states(metric: Metric) -> list[State]:
+    return list(stored_aggregates(metric).values())
+
+
+def test_a_fold_adds_new_batches_to_what_is_there(compute: UsageEvent, cpu_hours: Metric) -> None:
+    take_in(compute, record(hours=Decimal("0.1")))
+    assert fold(compute.pk) == Folded(batches=1, windows=0)
+    take_in(compute, record(hours=Decimal("0.2")), record(hours=3, timestamp="2025-06-17T15:00:00Z"))
+    take_in(compute, {"customer_id": "cus_1", "timestamp": "2025-06-17T14:59:59Z", "data": {"region": "eu"}})
+    assert fold(compute.pk) == Folded(batches=2, windows=0)
+
+    customer_id = UsageRecord.objects.first().customer_id  # type: ignore[union-attr]
+    assert stored_aggregates(cpu_hours) == {
+        (customer_id, HOUR_14): State(3, 2, Decimal("0.3")),
+        (customer_id, HOUR_14.replace(hour=15)): State(1, 1, Decimal(3)),
+    }
+    assert not PendingBatch.objects.exists()
+
+
+def test_a_fold_with_nothing_pending_claims_nothing(compute: UsageEvent, cpu_hours: Metric) -> None:
+    assert fold(compute.pk) == Folded(0, 0)
+    assert usage_events_to_fold() == []
+
+
+def test_what_no_metric_counts_is_claimed_too(compute: UsageEvent) -> None:
+    take_in(compute, record())
+    assert usage_events_to_fold() == [compute.pk]
+
+    assert fold(compute.pk) == Folded(1, 0)
+    assert usage_events_to_fold() == []
+
+
+def test_a_correction_empties_the_old_window_and_fills_the_new(compute: UsageEvent, cpu_hours: Metric) -> None:
+    take_in(compute, record(customer="cus_old", hours=5))
+    fold(compute.pk)
+
+    correct_record(
+        UsageRecord.objects.get().pk,
+        customer_id="cus_new",
+        timestamp=datetime(2025, 6, 18, tzinfo=UTC),
+        data={"cpu_usage_hours": 7},
+        revision=1,
+        reason="typo",
+        actor=ACTOR,
+    )
+    assert fold(compute.pk) == Folded(batches=0, windows=2)
+
+    assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
+    assert states(cpu_hours) == [State(1, 1, Decimal(7))]
+
+
+def test_a_record_corrected_before_its_batch_was_folded_counts_once(compute: UsageEvent, cpu_hours: Metric) -> None:
+    take_in(compute, record(hours=5), record(hours=1))
+    first = UsageRecord.objects.earliest("id")
+    correct_record(first.pk, data={"cpu_usage_hours": 50}, revision=1, reason="typo", actor=ACTOR)
+
+    assert fold(compute.pk) == Folded(batches=1, windows=1)
+    assert states(cpu_hours) == [State(2, 2, Decimal(51))]
+
+
+def test_void_takes_a_record_out_and_restore_brings_it_back(compute: UsageEvent, cpu_hours: Metric) -> None:
+    take_in(compute, record(hours=5))
+    ids = [UsageRecord.objects.get().pk]
+    fold(compute.pk)
+
+    void_records(compute.pk, ids, reason="test data", actor=ACTOR)
+    fold(compute.pk)
+    assert states(cpu_hours) == []
+
+    restore_records(compute.pk, ids, reason="it was real", actor=ACTOR)
+    fold(compute.pk)
+    assert states(cpu_hours) == [State(1, 1, Decimal(5))]
+
+
+def test_a_count_keeps_no_sum(compute: UsageEvent) -> None:
+    records = active_metric(compute, code="records", aggregation="count")
+    take_in(compute, record(), record())
+    fold(compute.pk)
+
+    row = MetricAggregate.objects.get(metric=records)
+    assert (row.record_count, row.value_count, row.sum) == (2, 2, None)
+
+
+def test_values_of_another_type_are_skipped_and_never_stop_a_fold(compute: UsageEvent, cpu_hours: Metric) -> None:
+    take_in(compute, record(hours=5))
+    with connection.cursor() as cursor, transaction.atomic():
+        # What an older schema might have let in.
+        cursor.execute("SELECT set_config('tallybook.act', 'test', true)")
+        for value in ('"5"', "null", "true", "[1]", '{"a": 1}'):
+            cursor.execute(
+                """
+                INSERT INTO usage_usagerecord (id, usage_event_id, customer_id, timestamp, data, batch_id,
+                                               schema_version, received_at)
+                SELECT nextval('usage_usagerecord_id_seq'), usage_event_id, customer_id, timestamp,
+                       jsonb_build_object('cpu_usage_hours', %s::jsonb), batch_id, 1, received_at
+                FROM usage_usagerecord ORDER BY id LIMIT 1
+                """,
+                [value],
+            )
+    fold(compute.pk)
+
+    assert states(cpu_hours) == [State(6, 1, Decimal(5))]
+
+
+def test_usage_events_are_folded_apart(compute: UsageEvent, cpu_hours: Metric) -> None:
+    other = create_usage_event(compute.organisation, name="Other", slug="other", schema=compute.schema)
+    take_in(compute, record())
+    take_in(other, record())
+
+    fold(compute.pk)
+
+    assert usage_events_to_fold() == [other.pk]
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_metric_is_built_from_history_in_stretches(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 2)
+    for customer in ("a", "b", "c"):
+        take_in(compute, *(record(customer=customer, timestamp=f"2025-06-17T{hour:02}:00:00Z") for hour in range(5)))
+
+    metric = active_metric(compute, code="hours", aggregation="sum", property="cpu_usage_hours")
+
+    assert metric.status == Metric.Status.ACTIVE
+    assert metric.activated_at is not None
+    assert stored_aggregates(metric) == expected_aggregates(metric)
+    assert len(states(metric)) == 15
+    assert not PendingBatch.objects.exists()
+
+
+def test_folds_during_a_build_touch_only_what_is_built(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 2)
+    take_in(compute, *(record(customer=customer) for customer in ("a", "a", "a", "b", "b", "b")))
+    metric = draft(compute)
+    activate_metric(metric.pk)
+    one_stretch(metric)
+    metric.refresh_from_db()
+    assert metric.status == Metric.Status.BUILDING
+
+    take_in(compute, record(customer="a", hours=10), record(customer="b", hours=20))
+    void_records(compute.pk, [UsageRecord.objects.latest("id").pk], reason="no", actor=ACTOR)
+    fold(compute.pk)
+
+    built = {key: state for key, state in expected_aggregates(metric).items() if key[0] == metric.built_customer_id}
+    assert stored_aggregates(metric) == built
+    assert build(metric.pk)
+    assert stored_aggregates(metric) == expected_aggregates(metric)
+
+
+def test_a_build_goes_on_where_it_stopped(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 1)
+    take_in(compute, *(record(customer=customer) for customer in "abcdef"))
+    metric = draft(compute)
+    activate_metric(metric.pk)
+    one_stretch(metric)
+    one_stretch(metric)
+    before = stored_aggregates(metric)
+    assert len(before) == 4
+
+    assert build(metric.pk)
+    assert stored_aggregates(metric) == expected_aggregates(metric)
+
+
+def test_only_a_metric_to_be_built_is_built(compute: UsageEvent) -> None:
+    metric = draft(compute)
+
+    assert not build(metric.pk)
+    metric.refresh_from_db()
+    assert metric.status == Metric.Status.DRAFT
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+STEPS = ["claim_windows", "claim_batches", "add_batches", "rebuild_windows"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crash_at_any_step_of_a_fold_undoes_all_of_it(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
+) -> None:
+    take_in(compute, record(hours=1))
+    fold(compute.pk)
+    take_in(compute, record(hours=2), record(hours=4, timestamp="2025-06-18T00:00:00Z"))
+    correct_record(
+        UsageRecord.objects.earliest("id").pk, data={"cpu_usage_hours": 8}, revision=1, reason="typo", actor=ACTOR
+    )
+    before = stored_aggregates(cpu_hours), PendingBatch.objects.count(), ChangedWindow.objects.count()
+
+    real = getattr(sql, step)
+
+    def crash(*arguments: Any) -> Any:
+        if moment == "after":
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sql, step, crash)
+    with pytest.raises(KeyboardInterrupt):
+        fold(compute.pk)
+    assert (stored_aggregates(cpu_hours), PendingBatch.objects.count(), ChangedWindow.objects.count()) == before
+
+    monkeypatch.setattr(sql, step, real)
+    assert fold(compute.pk) == Folded(batches=1, windows=1)
+    assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
+
+
+def draft(usage_event: UsageEvent) -> Metric:
+    return save_metric(
+        Metric(
+            organisation=usage_event.organisation,
+            usage_event=usage_event,
+            code="draft",
+            name="Draft",
+            aggregation="sum",
+            property="cpu_usage_hours",
+        )
+    )
+
+
+def one_stretch(metric: Metric) -> None:
+    materialization._in_snapshot(lambda cursor: materialization._build_once(cursor, metric.pk))

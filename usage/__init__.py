@@ -1,0 +1,1 @@
+"""Usage in: definitions of streams, ingestion, raw records and their corrections."""

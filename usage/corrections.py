@@ -1,0 +1,178 @@
+"""Corrections: change, void or restore stored records, with reason and before-image, and mark what that touches."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import connection, transaction
+from django.utils import timezone
+
+from customers.exactjson import same_json
+from customers.resolution import resolve_customers
+from usage import sql
+from usage.envelopes import check_characters, check_data, check_text
+from usage.models import RecordRevision, UsageEvent, UsageRecord
+from usage.schemas import DataSchema
+from usage.timestamps import check_moment
+
+log = logging.getLogger(__name__)
+
+MAX_REASON = 2_000
+
+
+class CorrectionError(ValueError):
+    """The correction was refused and nothing was changed; `field` names the input at fault ("" for the record)."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class StaleRevision(CorrectionError):
+    """Somebody else changed the record since it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes records, by id and by the name that the history will show."""
+
+    user_id: int | None
+    name: str
+
+
+def actor_of(user: AbstractBaseUser) -> Actor:
+    """Return a signed-in person as actor: full name where there is one, else the user name."""
+    return Actor(user.pk, getattr(user, "get_full_name", str)() or user.get_username())
+
+
+def correct_record(
+    record_id: int,
+    *,
+    customer_id: str | None = None,
+    timestamp: datetime | None = None,
+    data: dict[str, Any] | None = None,
+    revision: int,
+    reason: str,
+    actor: Actor,
+) -> UsageRecord:
+    """Change what a record says (the sender's customer id, the instant, the whole data) and return it.
+
+    What is None stays. `revision` is the one that the caller saw. Keeps the before-image, and marks the record's old
+    and new window as changed, in one transaction. Raises StaleRevision, CorrectionError with the field at fault,
+    UsageRecord.DoesNotExist.
+    """
+    started = time.monotonic()
+    _check_reason(reason)
+    with transaction.atomic(), connection.cursor() as cursor:
+        record = UsageRecord.objects.select_for_update().get(pk=record_id)
+        _check_open(record, revision)
+        usage_event = UsageEvent.objects.get(pk=record.usage_event_id)
+        change = _change(record, usage_event, customer_id, timestamp, data)
+        if not change:
+            raise CorrectionError("", "nothing was changed: customer, timestamp and data are as they were")
+        sql.revise_records(cursor, _revision(record.usage_event_id, [record.pk], "correct", reason, actor))
+        sql.mark_windows(cursor, record.usage_event_id, [record.pk])
+        _update(cursor, "correct_record", record, change)
+        sql.mark_windows(cursor, record.usage_event_id, [record.pk])
+    log.info("corrected record=%d fields=%s ms=%.1f", record.pk, "+".join(change), (time.monotonic() - started) * 1000)
+    return record
+
+
+def void_records(usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor) -> int:
+    """Annul records, so that no quantity counts them; returns how many were not void before."""
+    return _set_voided(usage_event_id, record_ids, timezone.now(), reason, actor)
+
+
+def restore_records(usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor) -> int:
+    """Bring voided records back into every quantity; returns how many were void before."""
+    return _set_voided(usage_event_id, record_ids, None, reason, actor)
+
+
+def _set_voided(
+    usage_event_id: int, record_ids: Iterable[int], voided_at: datetime | None, reason: str, actor: Actor
+) -> int:
+    started = time.monotonic()
+    _check_reason(reason)
+    action = "restore" if voided_at is None else "void"
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Locked in key order, so that two people who void overlapping selections wait instead of deadlocking.
+        locked = (
+            UsageRecord.objects.select_for_update()
+            .filter(usage_event_id=usage_event_id, pk__in=list(record_ids), voided_at__isnull=voided_at is not None)
+            .order_by("pk")
+        )
+        ids = [record.pk for record in locked.only("pk")]
+        if ids:
+            sql.revise_records(cursor, _revision(usage_event_id, ids, action, reason, actor))
+            sql.announce(cursor, f"{action}_records")
+            sql.set_voided(cursor, usage_event_id, ids, voided_at)
+            sql.mark_windows(cursor, usage_event_id, ids)
+    log.info("%s records=%d ms=%.1f", action, len(ids), (time.monotonic() - started) * 1000)
+    return len(ids)
+
+
+def _check_reason(reason: str) -> None:
+    if not 0 < len(reason.strip()) <= MAX_REASON:
+        raise CorrectionError("reason", f"a reason of 1 to {MAX_REASON} characters is required")
+    _accept("reason", check_characters, reason)
+
+
+def _check_open(record: UsageRecord, revision: int) -> None:
+    if record.revision != revision:
+        raise StaleRevision(
+            "revision", f"the record was changed meanwhile: revision {revision} was read, it is at {record.revision}"
+        )
+    if record.voided_at is not None:
+        raise CorrectionError("", "the record is void; restore it before correcting it")
+
+
+def _change(
+    record: UsageRecord,
+    usage_event: UsageEvent,
+    customer_id: str | None,
+    timestamp: datetime | None,
+    data: dict[str, Any] | None,
+) -> dict[str, Any]:
+    change: dict[str, Any] = {}
+    if data is not None and not same_json(data, record.data):
+        _accept("data", check_data, data, DataSchema(usage_event.schema))
+        change |= {"data": data, "schema_version": usage_event.schema_version}
+    if timestamp is not None and timestamp != record.timestamp:
+        _accept("timestamp", check_moment, timestamp)
+        change["timestamp"] = timestamp
+    if customer_id is not None:
+        _accept("customer_id", check_text, customer_id)
+        resolved = resolve_customers(usage_event.organisation_id, [customer_id])[customer_id]
+        if resolved != record.customer_id:
+            change["customer_id"] = resolved
+    return change
+
+
+def _accept(field: str, check: Callable[..., None], *values: Any) -> None:
+    try:
+        check(*values)
+    except ValueError as error:
+        raise CorrectionError(field, str(error)) from error
+
+
+def _update(cursor: Any, act: str, record: UsageRecord, change: dict[str, Any]) -> None:
+    sql.announce(cursor, act)
+    change["revision"] = record.revision + 1
+    UsageRecord.objects.filter(usage_event_id=record.usage_event_id, pk=record.pk).update(**change)
+    for name, value in change.items():
+        setattr(record, name, value)
+
+
+def _revision(usage_event_id: int, ids: list[int], action: str, reason: str, actor: Actor) -> dict[str, Any]:
+    return {
+        "usage_event_id": usage_event_id,
+        "record_ids": ids,
+        "action": RecordRevision.Action(action),
+        "reason": reason.strip(),
+        "actor_id": actor.user_id,
+        "actor_name": actor.name[:200],
+    }

@@ -1,0 +1,279 @@
+"""From the bytes of a request to records: the four fields, each checked, `data` kept as it was sent."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from customers.exactjson import dumps
+from usage.schemas import DataSchema
+from usage.timestamps import parse_timestamp
+
+MAX_TEXT = 255
+MAX_DEPTH = 64
+MAX_DIGITS = 64
+MAX_EXPONENT = 64
+
+
+class BodyError(ValueError):
+    """The body as a whole cannot be read; nothing of it was looked at further."""
+
+
+class TooManyRecords(BodyError):
+    """The body holds more records than one request may."""
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """The wire form of a record; `data` stays text, so that no digit is lost."""
+
+    customer_id: str
+    timestamp: str
+    data: msgspec.Raw
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class Problem:
+    """Why a record was refused: a stable code, a JSON Pointer (RFC 6901) to the place, a sentence."""
+
+    index: int
+    id: str | None
+    code: str
+    pointer: str
+    message: str
+
+
+@dataclass(slots=True)
+class ReceivedRecord:
+    """A record that passed every check that needs no database. `data` is JSON text, `timestamp` is UTC."""
+
+    index: int
+    customer_id: str
+    timestamp: datetime
+    key: str | None
+    data: bytes
+
+
+_many = msgspec.json.Decoder(list[msgspec.Raw])
+_one = msgspec.json.Decoder(msgspec.Raw)
+_envelope = msgspec.json.Decoder(Envelope)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+# What needs a closer look is rare; two quick passes over the whole body tell whether any record does. (Exponents are
+# looked at where numbers are read: their like is in every other UUID.)
+_ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789.", b"0" * 10)
+_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def split_body(body: bytes, *, max_records: int) -> list[msgspec.Raw]:
+    """Return the records of a body, one object or an array of them, each as its own JSON text.
+
+    Raises BodyError for anything else, TooManyRecords over the limit.
+    """
+    try:
+        body.decode()
+        records = _many.decode(body) if body.lstrip()[:1] == b"[" else [_one.decode(body)]
+    except UnicodeDecodeError as error:
+        raise BodyError(f"UTF-8 was expected, byte {error.start} of the body is not") from None
+    except msgspec.DecodeError as error:
+        raise BodyError(f"JSON was expected: {error}") from None
+    except RecursionError:
+        raise BodyError(f"JSON nested at most {MAX_DEPTH} levels deep was expected") from None
+    if not records:
+        raise BodyError("at least one record was expected, got an empty array")
+    if len(records) > max_records:
+        raise TooManyRecords(f"at most {max_records} records are taken in one request, got {len(records)}")
+    if len(records) == 1 and bytes(records[0]).lstrip()[:1] != b"{" and body.lstrip()[:1] != b"[":
+        raise BodyError("a record (a JSON object) or an array of records was expected")
+    return records
+
+
+def read_records(body: bytes, schema: DataSchema, *, max_records: int) -> tuple[list[ReceivedRecord], list[Problem]]:
+    """Return the good records of a body and the problems of the others, both in the order sent.
+
+    Raises BodyError when the body as a whole is none. Each record yields exactly one of the two.
+    """
+    raws = split_body(body, max_records=max_records)
+    suspicious = _ESCAPES.search(body) is not None or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
+    records: list[ReceivedRecord] = []
+    problems: list[Problem] = []
+    is_valid = schema.is_valid
+    for index, raw in enumerate(raws):
+        try:
+            envelope = _envelope.decode(raw)
+            key, customer_id, text = envelope.id, envelope.customer_id, bytes(envelope.data)
+            if not (_names(customer_id) and (key is None or _names(key))):
+                _check_identity(customer_id, key)
+            if suspicious:
+                _check_storable(text)
+            if len(text) > 2 * MAX_DEPTH:
+                _check_depth(text)
+            timestamp = _timestamp(envelope.timestamp)
+            data = _data.decode(text)
+            if type(data) is not dict or not is_valid(data):
+                _check_schema(data, schema)
+        except _Refused as refused:
+            problems.append(refused.as_problem(index, raw))
+        except (msgspec.DecodeError, RecursionError) as error:
+            cause = error.__cause__
+            problems.append(cause.as_problem(index, raw) if isinstance(cause, _Refused) else _explain(index, raw))
+        else:
+            records.append(ReceivedRecord(index, customer_id, timestamp, key, text))
+    return records, problems
+
+
+def _names(text: str) -> bool:
+    return 0 < len(text) <= MAX_TEXT and "\0" not in text
+
+
+def check_text(text: str) -> None:
+    """Raise ValueError for what cannot be a customer id or a record id."""
+    if not 0 < len(text) <= MAX_TEXT:
+        raise ValueError(f"a string of 1 to {MAX_TEXT} characters was expected, got {len(text)} characters")
+    check_characters(text)
+
+
+def check_characters(text: str) -> None:
+    """Raise ValueError for text that PostgreSQL cannot keep."""
+    if "\0" in text:
+        raise ValueError("text without null characters was expected")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("Unicode was expected, got a surrogate without its pair") from None
+
+
+def check_data(data: Any, schema: DataSchema) -> None:
+    """Raise ValueError for data that ingestion would refuse: not storable, or against the schema."""
+    try:
+        text = dumps(data).encode()
+    except UnicodeEncodeError:
+        raise ValueError("data holds text that is not Unicode: a surrogate without its pair") from None
+    _check_storable(text)
+    _check_depth(text)
+    _check_schema(data, schema)
+
+
+class _Refused(ValueError):
+    def __init__(self, code: str, pointer: str, message: str) -> None:
+        super().__init__(f"{pointer}: {message}")
+        self.code, self.pointer, self.message = code, pointer, message
+
+    def as_problem(self, index: int, raw: msgspec.Raw) -> Problem:
+        return Problem(index, _id_of(raw), self.code, self.pointer, self.message)
+
+
+def _timestamp(text: str) -> datetime:
+    try:
+        return parse_timestamp(text)
+    except ValueError as error:
+        raise _Refused("timestamp", "/timestamp", str(error)) from None
+
+
+def _check_identity(customer_id: str, key: str | None) -> None:
+    try:
+        pointer = "/customer_id"
+        check_text(customer_id)
+        if key is not None:
+            pointer = "/id"
+            check_text(key)
+    except ValueError as error:
+        null = "\0" in (customer_id if pointer == "/customer_id" else key or "")
+        code = "null_character" if null else "customer_id" if pointer == "/customer_id" else "malformed"
+        raise _Refused(code, pointer, str(error)) from None
+
+
+def _check_storable(text: bytes) -> None:
+    """What JSON allows and PostgreSQL cannot keep: the null character, and numbers without bounds."""
+    if _NUL.search(text):
+        raise _Refused(
+            "null_character", "/data", "text without the character \\u0000 was expected; it cannot be stored"
+        )
+    for number in _NUMBER.findall(_STRING.sub(b'""', text)):
+        if not _storable(number):
+            shown = number.decode() if len(number) <= 40 else number[:39].decode() + "…"
+            message = f"a number of at most {MAX_DIGITS} digits, within 1e±{MAX_EXPONENT}, was expected, got {shown}"
+            raise _Refused("number", "/data", message)
+
+
+def _storable(number: bytes) -> bool:
+    mantissa, _, exponent = number.lower().partition(b"e")
+    if len(exponent) > 6 or sum(character in b"0123456789" for character in mantissa) > MAX_DIGITS:
+        return False
+    return abs(Decimal(number.decode()).adjusted()) <= MAX_EXPONENT
+
+
+def _bounded(text: str) -> Decimal:
+    if len(text) < MAX_EXPONENT and "e" not in text and "E" not in text:
+        return Decimal(text)
+    _check_storable(text.encode())
+    return Decimal(text)
+
+
+_data = msgspec.json.Decoder(float_hook=_bounded)
+
+
+def _check_depth(text: bytes) -> None:
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b'""', text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise _Refused("malformed", "/data", f"data nested at most {MAX_DEPTH} levels deep was expected")
+
+
+def _check_schema(data: Any, schema: DataSchema) -> None:
+    if not isinstance(data, dict):
+        raise _Refused("schema", "/data", f"{dumps(data)[:60]} is not of type 'object'")
+    for violation in schema.violations(data):
+        raise _Refused("schema", "/data" + violation.pointer, violation.message)
+
+
+def _id_of(raw: msgspec.Raw) -> str | None:
+    """The sender's id of a refused record, where it can be told."""
+    try:
+        value = msgspec.json.decode(_fields.decode(raw).get("id", b"null"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT else None
+
+
+def _explain(index: int, raw: msgspec.Raw) -> Problem:
+    """Find the one field that made the fast way give up."""
+    try:
+        fields = _fields.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        came = type(error).__name__ if isinstance(error, RecursionError) else str(error)
+        return Problem(index, None, "malformed", "", f"a record, that is a JSON object, was expected: {came}")
+    code, pointer, message = _first_fault(fields)
+    return Problem(index, _id_of(raw), code, pointer, message)
+
+
+def _first_fault(fields: dict[str, msgspec.Raw]) -> tuple[str, str, str]:
+    for name in ("customer_id", "timestamp", "data"):
+        if name not in fields:
+            return "missing_field", f"/{name}", f"'{name}' is required, but is missing"
+    for name in fields:
+        if name not in Envelope.__struct_fields__:
+            expected = "'customer_id', 'timestamp', 'data' and 'id' are the fields of a record"
+            return "unknown_field", f"/{name.replace('~', '~0').replace('/', '~1')}", f"{expected}, got '{name[:60]}'"
+    for name, code in (("customer_id", "customer_id"), ("timestamp", "timestamp"), ("id", "malformed")):
+        fault = _text_fault(fields.get(name), nullable=name == "id")
+        if fault:
+            return code, f"/{name}", fault
+    return "malformed", "", "each field once was expected, got one that appears twice"
+
+
+def _text_fault(raw: msgspec.Raw | None, *, nullable: bool) -> str | None:
+    text = b'""' if raw is None else bytes(raw)
+    if text.startswith(b'"') or (nullable and text == b"null"):
+        return None
+    return f"a string was expected, got {text.decode()[:60]}"

@@ -1,0 +1,45 @@
+"""Instants as senders write them: RFC 3339, or `YYYY-MM-DD HH:MM:SS[.ffffff]`, which is UTC."""
+
+import re
+from datetime import UTC, datetime
+
+EXPECTED = "RFC 3339 such as '2025-06-17T14:03:12Z', or 'YYYY-MM-DD HH:MM:SS'"
+_WRITTEN = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:[0-5]\d)?| \d\d:\d\d:\d\d(?:\.\d{1,6})?)",
+    re.ASCII,
+)
+FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+END_MOMENT = datetime(2101, 1, 1, tzinfo=UTC)
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Return the instant in UTC, to the microsecond (further digits are cut).
+
+    Raises ValueError, with a message that says what was expected and what came, for any other shape, for a day or
+    time that does not exist (leap seconds among them) and for years outside 2000-2100.
+    """
+    if not _WRITTEN.fullmatch(text):
+        raise ValueError(f"expected {EXPECTED}, got {_shown(text)}")
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError as error:
+        raise ValueError(f"{_shown(text)} does not exist: {_reason(text, error)}") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    check_moment(moment)
+    return moment.astimezone(UTC)
+
+
+def check_moment(moment: datetime) -> None:
+    """Raise ValueError for an instant outside the years 2000-2100 (UTC), which is a mistake of units or of typing."""
+    if moment.tzinfo is None:
+        raise ValueError(f"expected a moment with a zone, got {moment.isoformat()}")
+    if not FIRST_MOMENT <= moment < END_MOMENT:
+        raise ValueError(f"expected a year from 2000 to 2100, got {moment.isoformat()}")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def _reason(text: str, error: ValueError) -> str:
+    return "leap seconds are not counted, send second 59 or 00" if text[17:19] == "60" else str(error)
