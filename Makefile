@@ -5,6 +5,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 BIN := .venv/bin
 PORT ?= 8000
+# How many random histories `make oracle` recounts.
+SEEDS ?= 2000
 # Passed on to pytest: make test ARGS="tests/usage -k void"
 ARGS ?=
 
@@ -17,7 +19,7 @@ PRODUCTION := env DEBUG=false HTTPS=true ALLOWED_HOSTS=example.com SITE_URL=http
 	DATABASE_URL=postgres://tallybook:none@127.0.0.1:1/tallybook REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format install clean chromium
+.PHONY: help run test oracle lint format install clean chromium
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,9 @@ run: .venv/runs ## start PostgreSQL, Valkey, web, worker and beat on PORT (8000)
 
 test: .venv/tests chromium ## run every test, on servers started for it (ARGS goes to pytest)
 	@exec $(BIN)/python -m config.embedded $(BIN)/python -m pytest -n 2 $(ARGS)
+
+oracle: .venv/tests ## recount after thousands of random histories (SEEDS=2000); `make test` runs the first 25
+	@exec env ORACLE_SEEDS=$(SEEDS) $(BIN)/python -m config.embedded $(BIN)/python -m pytest -n 2 -q tests/metrics/test_oracle.py
 
 lint: .venv/tests ## check style, types, migrations and the production settings
 	@$(BIN)/ruff check .
