@@ -12,7 +12,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt .
 
 RUN useradd --system --no-create-home --shell /usr/sbin/nologin tallybook \
-    && install --directory --owner tallybook --group tallybook var
+    && install --directory --owner tallybook --group tallybook var \
+    && install --directory --owner tallybook --group tallybook --mode 700 var/uploads
 COPY . .
 USER tallybook
 

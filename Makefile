@@ -19,16 +19,19 @@ PRODUCTION := env DEBUG=false HTTPS=true ALLOWED_HOSTS=example.com SITE_URL=http
 	DATABASE_URL=postgres://tallybook:none@127.0.0.1:1/tallybook REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test oracle lint format install clean chromium
+.PHONY: help run test oracle upload-check lint format install clean chromium
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/runs ## start PostgreSQL, Valkey, web, worker and beat on PORT (8000); Ctrl-C stops them all
 	@exec $(BIN)/python -m config.supervisor
 
 test: .venv/tests chromium ## run every test, on servers started for it (ARGS goes to pytest)
 	@exec $(BIN)/python -m config.embedded $(BIN)/python -m pytest -n 2 $(ARGS)
+
+upload-check: .venv/tests ## try out and ingest a file of ROWS (1000000) rows, and tell the memory that it took
+	@exec env SECRET_KEY=upload-check $(BIN)/python -m config.embedded $(BIN)/python -m tests.benchmarks.upload_memory
 
 oracle: .venv/tests ## recount after thousands of random histories (SEEDS=2000); `make test` runs the first 25
 	@exec env ORACLE_SEEDS=$(SEEDS) $(BIN)/python -m config.embedded $(BIN)/python -m pytest -n 2 -q tests/metrics/test_oracle.py

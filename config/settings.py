@@ -41,6 +41,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.humanize",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "customers",
     "usage",
     "metrics",
@@ -105,6 +107,8 @@ CELERY_TASK_ROUTES = {
 # The beat only wakes folds: a tick that found no worker in time is worth nothing, the next one comes.
 CELERY_BEAT_SCHEDULE = {
     "wake-folds": {"task": "metrics.tasks.wake_folds", "schedule": 1.0, "options": {"expires": 1.0}},
+    "wake-uploads": {"task": "usage.tasks.wake_uploads", "schedule": 2.0, "options": {"expires": 2.0}},
+    "remove-old-uploads": {"task": "usage.tasks.remove_old_uploads", "schedule": 3600.0, "options": {"expires": 600.0}},
     "wake-builds": {"task": "metrics.tasks.wake_builds", "schedule": 1.0, "options": {"expires": 1.0}},
 }
 
@@ -139,10 +143,36 @@ REST_FRAMEWORK = {
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "customers.api.AlwaysJSON",
     "EXCEPTION_HANDLER": "customers.api.problem_details",
     "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "customers.openapi.Description",
+}
+
+# The document at /api/schema/, and its page at /api/docs/, which takes everything it needs from this server.
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Tallybook",
+    "DESCRIPTION": "Usage in, exact billable quantities out. Every request carries the headers `organisation` and "
+    "`x-api-key`; refusals are problem details (RFC 9457); instants are RFC 3339; quantities are strings.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": ["customers.openapi.postprocess"],
+    "PREPROCESSING_HOOKS": ["customers.openapi.plain_paths"],
 }
 
 INGEST_MAX_RECORDS = env.int("INGEST_MAX_RECORDS", default=10_000)
+QUARANTINE_DAILY_CAP = env.int("QUARANTINE_DAILY_CAP", default=100_000)
+UPLOAD_DIR = Path(env.str("UPLOAD_DIR", default=str(VAR_DIR / "uploads")))
+UPLOAD_MAX_BYTES = env.int("UPLOAD_MAX_BYTES", default=2 * 1024 * 1024 * 1024)
+UPLOAD_KEEP_DAYS = env.int("UPLOAD_KEEP_DAYS", default=30)
+FILE_UPLOAD_HANDLERS = ["usage.upload_handlers.LimitedUploadHandler"]
 INGEST_MAX_BYTES = env.int("INGEST_MAX_BYTES", default=16 * 1024 * 1024)
+RATE_LIMIT_PER_MINUTE = env.int("RATE_LIMIT_PER_MINUTE", default=0)
+# Who is asked before a schema changes: callables (usage event id, names of properties) -> names of what uses them.
+PROPERTY_USERS = ["metrics.definitions.metrics_using"]
 
 # --- the admin -------------------------------------------------------------------------------------------------------
 
@@ -198,6 +228,26 @@ UNFOLD = {
                         "title": "Usage records",
                         "icon": "receipt_long",
                         "link": reverse_lazy("admin:usage_usagerecord_changelist"),
+                        "permission": "customers.admin_access.may_work",
+                    },
+                    {
+                        "title": "Ingest batches",
+                        "icon": "inventory_2",
+                        "link": reverse_lazy("admin:usage_ingestbatch_changelist"),
+                        "permission": "customers.admin_access.may_work",
+                    },
+                    {
+                        "title": "Uploads",
+                        "icon": "upload_file",
+                        "link": reverse_lazy("admin:usage_upload_changelist"),
+                        "permission": "customers.admin_access.may_work",
+                    },
+                    {
+                        "title": "Quarantine",
+                        "icon": "report",
+                        "link": reverse_lazy("admin:usage_rejectedrecord_causes"),
+                        "active": "usage.admin.rejected.on_quarantine",
+                        "badge": "usage.admin.rejected.open_entries",
                         "permission": "customers.admin_access.may_work",
                     },
                 ],

@@ -8,6 +8,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from config.health import healthz, readyz
+from config.openapi import ApiPageView, ApiSchemaView
 
 
 def not_used(request: HttpRequest, **address: str) -> NoReturn:
@@ -22,6 +23,9 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("healthz", healthz),
     path("readyz", readyz),
+    path("api/schema/", ApiSchemaView.as_view(), name="schema"),
+    path("api/docs/", ApiPageView.as_view(url_name="schema"), name="docs"),
+    path("", include("customers.urls")),
     path("", include("usage.urls")),
     path("", include("metrics.urls")),
 ]

@@ -3,11 +3,13 @@
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import TooManyFieldsSent
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
@@ -33,6 +35,12 @@ API_PATHS = ("/api/", "/usage/")
 
 class TooLarge(APIException):
     status_code = 413
+
+
+class Conflict(APIException):
+    """What is asked does not fit the state that it is asked of."""
+
+    status_code = 409
 
 
 class ExactJSONParser(BaseParser):
@@ -90,7 +98,7 @@ class Pages(CursorPagination):
         return cursor
 
 
-class StrictSerializer(serializers.ModelSerializer[Any]):
+class KnownFieldsOnly(serializers.Serializer[Any]):
     """Refuses fields that it does not know: a mistyped name must not be taken for an omission."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -104,6 +112,56 @@ class StrictSerializer(serializers.ModelSerializer[Any]):
             if unknown:
                 raise serializers.ValidationError(unknown)
         return super().to_internal_value(data)
+
+
+class StrictSerializer(KnownFieldsOnly, serializers.ModelSerializer[Any]):
+    """A model's fields, and no others."""
+
+
+class InstantField(serializers.DateTimeField):
+    """An instant: in requests the given reader's formats, in answers UTC with every digit that it has."""
+
+    def __init__(self, reader: Callable[[str], datetime] | None = None, **options: Any) -> None:
+        self.reader = reader
+        super().__init__(**options)
+
+    def to_internal_value(self, value: Any) -> Any:
+        """Return the instant in UTC; raises ValidationError."""
+        if not isinstance(value, str) or self.reader is None:
+            raise serializers.ValidationError(f"an instant as text was expected, got {str(value)[:60]}")
+        try:
+            return self.reader(value)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from error
+
+    def to_representation(self, value: Any) -> str:
+        return wire_instant(value)
+
+
+def wire_instant(moment: datetime) -> str:
+    """Return an instant as the API writes it: UTC, with Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def read_query(request: Request, asked: type[serializers.Serializer[Any]], **context: Any) -> Any:
+    """Return what the query of a request asks, checked; raises ValidationError naming the parameter at fault."""
+    known = set(asked().fields)
+    prefixes = tuple(getattr(asked, "prefixes", ()))
+    for name, values in request.query_params.lists():
+        if name not in known and not name.startswith(prefixes):
+            raise ValidationError({name: f"this parameter is not known; known are {', '.join(sorted(known))}"})
+        if len(values) > 1:
+            raise ValidationError({name: f"this parameter was expected once, got {len(values)} times"})
+    serializer = asked(data=request.query_params.dict(), context=context)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+def read_fields(request: Request, expected: type[serializers.Serializer[Any]], **context: Any) -> Any:
+    """Return the checked body of a request; raises ValidationError naming the field at fault."""
+    serializer = expected(data={} if request.data is None else request.data, context=context)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
 
 
 def read_body(stream: Any, limit: int) -> bytes:
@@ -131,6 +189,8 @@ def problem_details(exception: Exception, context: Any) -> Response | None:
         log.error("database unreachable: %s", exception)
         body = problem(status.HTTP_503_SERVICE_UNAVAILABLE, "The database is unreachable; please try again.")
         return Response(body, 503, headers={"Retry-After": str(RETRY_SECONDS)}, content_type=PROBLEM_TYPE)
+    if isinstance(exception, TooManyFieldsSent):
+        exception = ParseError(f"At most {settings.DATA_UPLOAD_MAX_NUMBER_FIELDS} parameters were expected, got more.")
     if isinstance(exception, Http404):
         exception = NotFound(str(exception) or None)
     if not isinstance(exception, APIException):
@@ -144,7 +204,7 @@ def problem_details(exception: Exception, context: Any) -> Response | None:
         errors, detail = None, force_str(exception.detail)
     headers = {"WWW-Authenticate": getattr(exception, "auth_header", None), "Retry-After": _seconds(exception)}
     return Response(
-        problem(exception.status_code, detail, errors),
+        problem(exception.status_code, detail, errors) | getattr(exception, "members", {}),
         exception.status_code,
         headers={name: value for name, value in headers.items() if value},
         content_type=PROBLEM_TYPE,

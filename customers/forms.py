@@ -9,6 +9,7 @@ from django.utils.timezone import now
 from unfold.widgets import (
     UnfoldAdminEmailInputWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
@@ -16,8 +17,10 @@ from customers.admin_acts import ActForm, OrganisationForm
 from customers.jsonfields import JSONTextField
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Organisation, Scope
+from customers.registry import MAX_ALIASES, change_customer, enter_customer
 from customers.zones import zone_names
 
+DETAILS = ("name", "email", "timezone", "custom_data")
 SCOPES = [
     (Scope.INGEST, "ingest: post usage and read receipts"),
     (Scope.READ, "read: read everything under /api/"),
@@ -53,11 +56,42 @@ class OrganisationActForm(ActForm):
         return self.instance
 
 
+class AliasesField(forms.CharField):
+    """Other ids of a customer, one a line."""
+
+    def __init__(self) -> None:
+        widget = UnfoldAdminTextareaWidget({"rows": 3, "spellcheck": "false", "autocomplete": "off"})
+        super().__init__(
+            required=False,
+            widget=widget,
+            max_length=MAX_ALIASES * 300,
+            help_text="Other ids that records may name it by, one a line. Usage sent under them counts for it.",
+        )
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the ids, each once, in the order typed."""
+        lines = (one_line(line) for line in super().clean(value).splitlines())
+        return list(dict.fromkeys(line for line in lines if line))
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(one_line, value)) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        typed = [one_line(line) for line in (data or "").splitlines()]
+        return sorted(filter(None, typed)) != sorted(map(one_line, initial or []))
+
+
+def one_line(text: str) -> str:
+    """Return an id as a line shows it: systems may send ids with spaces at the ends, people do not type them."""
+    return " ".join(text.split())
+
+
 class CustomerDetails(ActForm):
     """What may change about a customer at any time."""
 
     name = forms.CharField(required=False, max_length=255, widget=UnfoldAdminTextInputWidget)
     email = forms.EmailField(required=False, widget=UnfoldAdminEmailInputWidget)
+    aliases = AliasesField()
     custom_data = JSONTextField(
         required=False, rows=5, label="Custom data (JSON)", help_text="Anything you want to keep with the customer."
     )
@@ -65,16 +99,11 @@ class CustomerDetails(ActForm):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.fields["timezone"] = zone_field(required=False, blank="The organisation's", label="Time zone")
-        self.order_fields(["organisation", "external_id", "name", "email", "timezone", "custom_data"])
+        self.order_fields(["organisation", "external_id", "name", "email", "timezone", "aliases", "custom_data"])
 
-    def fill(self, customer: Customer) -> Customer:
-        """Store the details; a customer that somebody entered or looked at here is confirmed."""
-        for field in ("name", "email", "timezone", "custom_data"):
-            setattr(customer, field, self.cleaned_data[field])
-        customer.confirmed = True
-        customer.full_clean()
-        customer.save()
-        return customer
+    def details(self) -> dict[str, Any]:
+        """Return the details to keep; after is_valid()."""
+        return {field: self.cleaned_data[field] for field in DETAILS}
 
 
 class AddCustomerForm(CustomerDetails, OrganisationForm):
@@ -85,25 +114,28 @@ class AddCustomerForm(CustomerDetails, OrganisationForm):
         widget=UnfoldAdminTextInputWidget,
     )
 
-    def clean(self) -> None:
-        external_id = self.cleaned_data.get("external_id")
-        if external_id and not self.errors:
-            known = Customer.objects.filter(organisation=self.own_organisation, external_id=external_id)
-            if known.exists():
-                self.add_error("external_id", "A customer of this id exists already.")
-
     def act(self) -> Customer:
-        return self.fill(Customer(organisation=self.own_organisation, external_id=self.cleaned_data["external_id"]))
+        external_id, aliases = self.cleaned_data["external_id"], self.cleaned_data["aliases"]
+        customer, _ = enter_customer(self.own_organisation.pk, external_id, aliases=aliases, **self.details())
+        return customer
 
 
 class ChangeCustomerForm(CustomerDetails):
+    """Saving confirms a customer that usage named."""
+
     def __init__(self, *args: Any, instance: Customer, **options: Any) -> None:
         self.instance = instance
-        fields = ("name", "email", "timezone", "custom_data")
-        super().__init__(*args, initial={field: getattr(instance, field) for field in fields}, **options)
+        self.known = sorted(instance.aliases.values_list("alias", flat=True))
+        initial = {field: getattr(instance, field) for field in DETAILS} | {"aliases": self.known}
+        super().__init__(*args, initial=initial, **options)
 
     def act(self) -> Customer:
-        return self.fill(self.instance)
+        aliases = None
+        if "aliases" in self.changed_data:
+            typed = self.cleaned_data["aliases"]
+            as_sent = [alias for alias in self.known if one_line(alias) in typed]
+            aliases = [*as_sent, *(alias for alias in typed if alias not in map(one_line, as_sent))]
+        return change_customer(self.instance.pk, aliases=aliases, confirmed=True, **self.details())
 
 
 class ApiKeyForm(OrganisationForm):

@@ -19,6 +19,8 @@ class Organisation(models.Model):
     timezone = models.CharField(
         "time zone", max_length=64, default="UTC", validators=[validate_zone], help_text="Default zone of its periods."
     )
+    # Grows with every change of its customers' aliases, by a trigger: ingestion compares it with what it believes.
+    aliases_revision = models.PositiveBigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=now, editable=False)
 
     def __str__(self) -> str:
@@ -88,6 +90,7 @@ class Customer(models.Model):
     confirmed = models.BooleanField(
         default=True, help_text="Off for a customer that usage named before anybody entered it here."
     )
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=now, editable=False)
 
     class Meta:
@@ -95,3 +98,18 @@ class Customer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.external_id} · {self.name}" if self.name else self.external_id
+
+
+class CustomerAlias(models.Model):
+    """Another id by which the organisation's systems call a customer."""
+
+    organisation = models.ForeignKey(Organisation, models.PROTECT, related_name="+", db_index=False)
+    customer = models.ForeignKey(Customer, models.PROTECT, related_name="aliases")
+    alias = models.CharField(max_length=255, db_collation="C")
+
+    class Meta:
+        verbose_name_plural = "customer aliases"
+        constraints = [models.UniqueConstraint(fields=["organisation", "alias"], name="customer_alias_once")]
+
+    def __str__(self) -> str:
+        return self.alias

@@ -4,43 +4,47 @@ from collections.abc import Iterable
 
 from django.db import transaction
 
-from customers.models import Customer
+from customers.models import Customer, CustomerAlias
 
 REMEMBERED = 200_000
 
-# (organisation id, external id) -> customer id. Never stale: an external id never changes its customer,
-# and no customer is ever deleted.
-_known: dict[tuple[int, str], int] = {}
+# (organisation id, revision of its aliases, the sender's id) -> customer id. An external id never changes its customer
+# and no customer is ever deleted; an alias may move, and then the revision moves too.
+_known: dict[tuple[int, int, str], int] = {}
 
 
-def resolve_customers(organisation_id: int, external_ids: Iterable[str], *, create: bool = True) -> dict[str, int]:
-    """Return the customer's id for each external id; unknown ones are created, unconfirmed, or left out.
+def resolve_customers(
+    organisation_id: int, sent_ids: Iterable[str], *, aliases_revision: int | None = None, create: bool = True
+) -> dict[str, int]:
+    """Return the customer's id for each id that senders use: external id or alias.
 
-    Creating is a transaction of its own, committed before this process remembers it, so that a caller's rollback
-    cannot leave a memory of a customer that is not there.
+    Unknown ones are created, unconfirmed, or left out if `create` is false. With a revision of the aliases this
+    process's memory of that revision is used. Creating is a transaction of its own, committed before it is remembered,
+    so that a caller's rollback cannot leave a memory of a customer that is not there.
     """
     found: dict[str, int] = {}
     unknown: list[str] = []
-    for external_id in set(external_ids):
-        customer_id = _known.get((organisation_id, external_id))
+    for sent_id in set(sent_ids):
+        customer_id = _known.get((organisation_id, aliases_revision or 0, sent_id))
         if customer_id is None:
-            unknown.append(external_id)
+            unknown.append(sent_id)
         else:
-            found[external_id] = customer_id
+            found[sent_id] = customer_id
     if unknown:
         stored = _stored(organisation_id, unknown)
-        missing = [external_id for external_id in unknown if external_id not in stored]
-        if missing and create:
+        while create and (missing := [sent_id for sent_id in unknown if sent_id not in stored]):
             _create(organisation_id, missing)
             stored |= _stored(organisation_id, missing)
-        _remember(organisation_id, stored)
+        if aliases_revision is not None:
+            _remember(organisation_id, aliases_revision, stored)
         found |= stored
     return found
 
 
-def _stored(organisation_id: int, external_ids: list[str]) -> dict[str, int]:
-    rows = Customer.objects.filter(organisation_id=organisation_id, external_id__in=external_ids)
-    return dict(rows.values_list("external_id", "id"))
+def _stored(organisation_id: int, sent_ids: list[str]) -> dict[str, int]:
+    aliases = CustomerAlias.objects.filter(organisation_id=organisation_id, alias__in=sent_ids)
+    own = Customer.objects.filter(organisation_id=organisation_id, external_id__in=sent_ids)
+    return dict(aliases.values_list("alias", "customer_id")) | dict(own.values_list("external_id", "id"))
 
 
 def _create(organisation_id: int, external_ids: list[str]) -> None:
@@ -53,12 +57,16 @@ def _create(organisation_id: int, external_ids: list[str]) -> None:
             ],
             ignore_conflicts=True,
         )
+        # Who gives an alias waits from here on, for the new rows lock their organisation (customers/registry.py). One
+        # that was given meanwhile is seen, and taken instead of a second customer of that id.
+        if CustomerAlias.objects.filter(organisation_id=organisation_id, alias__in=external_ids).exists():
+            transaction.set_rollback(True)
 
 
-def _remember(organisation_id: int, customers: dict[str, int]) -> None:
+def _remember(organisation_id: int, aliases_revision: int, customers: dict[str, int]) -> None:
     if transaction.get_connection().in_atomic_block:
         return
     if len(_known) + len(customers) > REMEMBERED:
         _known.clear()
-    for external_id, customer_id in customers.items():
-        _known[organisation_id, external_id] = customer_id
+    for sent_id, customer_id in customers.items():
+        _known[organisation_id, aliases_revision, sent_id] = customer_id

@@ -69,3 +69,9 @@ def activate_metric(metric_id: int) -> Metric:
     metric.built_customer_id, metric.built_window_start = 0, FIRST_MOMENT
     metric.save(update_fields=["status", "built_customer_id", "built_window_start"])
     return metric
+
+
+def metrics_using(usage_event_id: int, properties: set[str]) -> list[str]:
+    """Return the codes of the metrics, drafts among them and retired ones not, that use one of the properties."""
+    metrics = Metric.objects.filter(usage_event_id=usage_event_id, property__in=properties)
+    return sorted(set(metrics.exclude(status=Metric.Status.RETIRED).values_list("code", flat=True)))

@@ -16,6 +16,7 @@ from customers.models import Customer, Membership, Organisation, Scope
 from metrics.definitions import activate_metric, save_metric
 from metrics.materialization import build
 from metrics.models import Aggregation, Metric
+from usage.bodies import split_body
 from usage.definitions import create_usage_event, define
 from usage.ingestion import Source, ingest
 from usage.models import IngestBatch, UsageEvent
@@ -94,7 +95,8 @@ def _fill(organisation: Organisation) -> None:
 
 
 def _post(usage_event: UsageEvent, records: list[dict[str, Any]]) -> None:
-    ingest(define(usage_event), dumps(records).encode(), source=Source(IngestBatch.Source.DEMO))
+    submission = split_body(dumps(records).encode(), max_records=len(records))
+    ingest(define(usage_event), submission, source=Source(IngestBatch.Source.DEMO))
 
 
 def _record(chance: random.Random, make: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from metrics.definitions import NUMERIC, save_metric
 from metrics.models import Aggregation, Metric, validate_code
 from metrics.periods import Window, midnight
 from metrics.quantities import Question
+from usage.filter_lists import MAX_ID
 from usage.models import UsageEvent
-from usage.record_lists import MAX_ID
 from usage.schemas import properties_of, types_of
 from usage.slugs import slug_of
 

@@ -14,6 +14,7 @@ from metrics.definitions import activate_metric, save_metric
 from metrics.materialization import build
 from metrics.models import Metric
 from usage import definitions, storage
+from usage.bodies import Submission, split_body
 from usage.definitions import create_usage_event, define
 from usage.ingestion import IngestResult, Source, ingest
 from usage.models import IngestBatch, UsageEvent
@@ -77,10 +78,15 @@ def record(
     return {"customer_id": customer, "timestamp": timestamp, "data": {"cpu_usage_hours": hours}, **more}
 
 
+def submission(*records: Any) -> Submission:
+    """Records as a request would bring them."""
+    return split_body(dumps(list(records)).encode(), max_records=10_000)
+
+
 def take_in(usage_event: UsageEvent, *records: dict[str, Any]) -> IngestResult:
     """Ingest records as a form would hand them in."""
     usage_event.refresh_from_db()
-    return ingest(define(usage_event), dumps(list(records)).encode(), source=Source(IngestBatch.Source.FORM))
+    return ingest(define(usage_event), submission(*records), source=Source(IngestBatch.Source.FORM))
 
 
 Post = Callable[..., Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ["customers", "usage", "metrics"]
 # What the outside touches; acts, models and pure modules must not know of it.
-EDGES = {"views", "serializers", "admin", "forms", "tasks", "management", "urls"}
+EDGES = {"views", "serializers", "openapi", "admin", "forms", "tasks", "management", "urls"}
 
 
 def sources(app: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -65,7 +65,8 @@ def test_no_import_hides_in_a_function() -> None:
 
 
 def test_raw_sql_has_its_address() -> None:
-    addresses = {"usage/sql.py", "metrics/sql.py", "metrics/reading.py", "metrics/formulas.py", "metrics/snapshots.py"}
+    addresses = {"metrics/sql.py", "metrics/reading.py", "metrics/formulas.py", "metrics/snapshots.py"}
+    addresses |= {f"usage/{name}sql.py" for name in ("", "rejection_", "record_", "schema_", "upload_")}
     offenders = [
         f"{path}:{node.lineno}"
         for app in APPS

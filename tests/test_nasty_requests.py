@@ -233,6 +233,7 @@ def test_every_method_on_every_address(
 ) -> None:
     allowed = {"/usage/stream": {"POST"}, "/api/usage-events/": {"GET", "POST"}, "/api/metrics/": {"GET", "POST"}}
     allowed["/api/metrics/m/activate/"] = {"POST"}
+    allowed["/api/usage-events/stream/"] = {"GET", "PATCH"}
     for path in PATHS:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "É"):
             answer = client.generic(method, path, GOOD, "application/json", headers=headers if signed else {})

@@ -18,10 +18,23 @@ from metrics.models import Metric
 from tests.conftest import active_metric, record, take_in
 from tests.people import signed_in, staff_of, superuser
 from usage.definitions import create_usage_event
-from usage.models import RecordRevision, UsageEvent, UsageRecord
+from usage.models import IngestBatch, RecordRevision, RejectedRecord, Upload, UsageEvent, UsageRecord
+from usage.references import batch_reference
 
 SECRET_WORD = "zanzibar"
-MODELS = [Organisation, Membership, ApiKey, Customer, UsageEvent, UsageRecord, Metric]
+MODELS = [
+    Organisation,
+    Membership,
+    ApiKey,
+    Customer,
+    UsageEvent,
+    UsageRecord,
+    IngestBatch,
+    RejectedRecord,
+    Upload,
+    Metric,
+]
+OF_USAGE_EVENTS = (UsageRecord, IngestBatch, RejectedRecord, Upload)
 
 
 @dataclass
@@ -47,7 +60,9 @@ def foreign(transactional_db: None) -> Foreign:
         "data": {SECRET_WORD: 1},
         "id": SECRET_WORD,
     }
-    take_in(usage_event, usage)
+    take_in(usage_event, usage, {**usage, "data": {f"{SECRET_WORD}_hours": SECRET_WORD}, "id": f"{SECRET_WORD}-bad"})
+    file = {"stored_name": SECRET_WORD, "sha256": "0" * 64, "size": 1, "format": "csv"}
+    Upload.objects.create(usage_event=usage_event, file_name=f"{SECRET_WORD}.csv", **file)
     member = User.objects.create_user(SECRET_WORD, is_staff=True)
     Membership.objects.create(organisation=organisation, user=member)
     objects = {model: model._default_manager.get(**_only(model, organisation)).pk for model in MODELS}
@@ -57,7 +72,7 @@ def foreign(transactional_db: None) -> Foreign:
 def _only(model: type[Model], organisation: Organisation) -> dict[str, Any]:
     if model is Organisation:
         return {"pk": organisation.pk}
-    return {"usage_event__organisation" if model is UsageRecord else "organisation": organisation}
+    return {"usage_event__organisation" if model in OF_USAGE_EVENTS else "organisation": organisation}
 
 
 @pytest.fixture
@@ -79,10 +94,11 @@ def admin_pages(patterns: list[Any] | None = None, prefix: str = "") -> Iterator
 def test_no_page_of_the_admin_shows_a_word_of_another_organisation(stranger: Client, foreign: Foreign) -> None:
     routes = [route for route in admin_pages() if not route.startswith(("(?P", "^"))]
     assert len(routes) > 50
+    posted = {"reason": "x", "archived": "yes", "deed": "discard"}
     for route in routes:
         for identity in foreign.objects.values():
             path = "/admin/" + _filled(route, identity)
-            for response in (stranger.get(path), stranger.post(path, {"reason": "x", "archived": "yes"})):
+            for response in (stranger.get(path), stranger.post(path, {**posted, "chosen": identity})):
                 assert response.status_code in (200, 302, 403, 404, 405), path
                 assert SECRET_WORD not in response.content.decode(), path
             if "<" not in route:
@@ -102,6 +118,10 @@ def stranger_left_no_trace(foreign: Foreign) -> None:
     key = ApiKey.objects.get(pk=foreign.objects[ApiKey])
     assert (foreign.usage_event.archived_at, foreign.usage_event.schema_version) == (None, 1)
     assert (stored.voided_at, stored.revision, key.revoked_at) == (None, 1, None)
+    entry = RejectedRecord.objects.get(pk=foreign.objects[RejectedRecord])
+    customer = Customer.objects.get(pk=foreign.objects[Customer])
+    assert (entry.status, entry.times) == ("open", 1)
+    assert (customer.archived_at, customer.confirmed, customer.aliases.count()) == (None, False, 0)
     assert not RecordRevision.objects.filter(usage_event=foreign.usage_event).exists()
 
 
@@ -109,6 +129,9 @@ def test_no_action_touches_what_belongs_to_another_organisation(stranger: Client
     for path, model, actions in (
         ("usage/usagerecord", UsageRecord, ["void", "restore", "delete_selected"]),
         ("usage/usageevent", UsageEvent, ["archive", "unarchive", "delete_selected"]),
+        ("usage/rejectedrecord", RejectedRecord, ["choose", "delete_selected"]),
+        ("usage/ingestbatch", IngestBatch, ["delete_selected"]),
+        ("customers/customer", Customer, ["confirm", "archive", "unarchive", "delete_selected"]),
         ("customers/apikey", ApiKey, ["revoke", "delete_selected"]),
         ("metrics/metric", Metric, ["activate", "delete_selected"]),
         ("customers/membership", Membership, ["delete_selected"]),
@@ -137,6 +160,21 @@ def test_no_filter_reaches_over(stranger: Client, foreign: Foreign) -> None:
         response = stranger.get(record_list, query)
         assert response.status_code == 200
         assert list(response.context["cl"].result_list) == [], query
+    entries = "/admin/usage/rejectedrecord/"
+    batches = "/admin/usage/ingestbatch/"
+    batch = IngestBatch.objects.get(pk=foreign.objects[IngestBatch])
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (entries, {"usage_event": foreign.usage_event.pk}),
+        (entries, {"record_id": f"{SECRET_WORD}-bad", "status": "all"}),
+        (entries, {"batch": batch.pk, "status": "all"}),
+        (batches, {"usage_event": foreign.usage_event.pk}),
+        (batches, {"batch": batch_reference(batch.pk, batch.received_at)}),
+    ]
+    for page, query in asked:
+        assert not any(
+            row.usage_event == foreign.usage_event for row in stranger.get(page, query).context["cl"].result_list
+        )
+    assert stranger.get(f"{entries}bulk/?usage_event={foreign.usage_event.pk}&code=schema").status_code == 404
     for path in ("usage/usageevent", "customers/customer", "customers/apikey", "metrics/metric"):
         assert not stranger.get(f"/admin/{path}/", {"q": SECRET_WORD}).context["cl"].result_count
 

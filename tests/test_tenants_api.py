@@ -1,11 +1,14 @@
 """Every address of the API as the wrong organisation: nothing of another one is seen, changed or told apart."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from pytest_django import Settings
 
 from customers.keys import issue_api_key
 from customers.models import Customer, Organisation, Scope
@@ -18,10 +21,14 @@ from usage.models import (
     IngestBatch,
     PendingBatch,
     RecordRevision,
+    RejectedRecord,
     SchemaVersion,
+    Upload,
     UsageEvent,
     UsageRecord,
 )
+from usage.references import batch_reference
+from usage.uploads import stage_upload
 
 FACTS = (
     UsageEvent,
@@ -31,22 +38,61 @@ FACTS = (
     IngestBatch,
     PendingBatch,
     ChangedWindow,
+    RejectedRecord,
+    Upload,
     Customer,
     Metric,
 )
 
 JUNE = "start=2025-06-01&end=2025-07-01"
-# route -> (method, path with {} for a name, body); every route of the API must be here
+WHY = {"reason": "r", "revision": 1}
+# Documents about the API, which anybody may read: they hold nothing of anybody.
+OPEN = {"api/schema/", "api/docs/"}
+# route -> (method, path with a placeholder for a name, body); every route of the API must be here
 REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
-    "usage/<slug:slug>": [("post", "/usage/{}", record())],
+    "usage/<slug>": [("post", "/usage/{definition}", record())],
+    "usage/<slug>/records": [("get", "/usage/{definition}/records?id=a", None)],
     "api/usage-events/": [("get", "/api/usage-events/", None)],
-    "api/usage-events/<slug>/": [("get", "/api/usage-events/{}/", None)],
+    "api/usage-events/<slug>/": [
+        ("get", "/api/usage-events/{definition}/", None),
+        ("patch", "/api/usage-events/{definition}/", {"name": "x"}),
+    ],
+    "api/usage-records/": [("get", "/api/usage-records/", None)],
+    "api/usage-records/<pk>/": [
+        ("get", "/api/usage-records/{record}/", None),
+        ("patch", "/api/usage-records/{record}/", {"data": {}, **WHY}),
+    ],
+    "api/usage-records/<pk>/void/": [("post", "/api/usage-records/{record}/void/", WHY)],
+    "api/usage-records/<pk>/restore/": [("post", "/api/usage-records/{record}/restore/", WHY)],
+    "api/usage-records/export/": [("get", "/api/usage-records/export/?format=ndjson", None)],
+    "api/rejected-records/": [
+        ("get", "/api/rejected-records/", None),
+        ("get", "/api/rejected-records/?summary=code", None),
+    ],
+    "api/rejected-records/<pk>/": [("get", "/api/rejected-records/{rejected}/", None)],
+    "api/rejected-records/<pk>/replay/": [("post", "/api/rejected-records/{rejected}/replay/", None)],
+    "api/rejected-records/<pk>/discard/": [("post", "/api/rejected-records/{rejected}/discard/", {"reason": "r"})],
+    "api/rejected-records/replay/": [],  # names in bodies: see below
+    "api/rejected-records/discard/": [],
+    "api/ingest-batches/<batch>/": [("get", "/api/ingest-batches/{batch}/", None)],
+    "api/customers/": [("get", "/api/customers/", None)],
+    "api/customers/<external_id>/": [
+        ("get", "/api/customers/{customer}/", None),
+        ("patch", "/api/customers/{customer}/", {"name": "x"}),
+    ],
+    "api/uploads/": [("get", "/api/uploads/", None)],
+    "api/uploads/<pk>/": [
+        ("get", "/api/uploads/{upload}/", None),
+        ("patch", "/api/uploads/{upload}/", {"timezone": "UTC"}),
+    ],
+    "api/uploads/<pk>/start/": [("post", "/api/uploads/{upload}/start/", None)],
+    "api/uploads/<pk>/errors/": [("get", "/api/uploads/{upload}/errors/", None)],
     "api/metrics/": [("get", "/api/metrics/", None)],
-    "api/metrics/<code>/": [("get", "/api/metrics/{}/", None)],
-    "api/metrics/<code>/activate/": [("post", "/api/metrics/{}/activate/", None)],
+    "api/metrics/<code>/": [("get", "/api/metrics/{definition}/", None)],
+    "api/metrics/<code>/activate/": [("post", "/api/metrics/{definition}/activate/", None)],
     "api/metrics/<code>/quantities/": [
-        ("get", "/api/metrics/{}/quantities/?" + JUNE, None),
-        ("get", "/api/metrics/{}/quantities/?" + JUNE + "&customer_id=cus_theirs", None),
+        ("get", "/api/metrics/{definition}/quantities/?" + JUNE, None),
+        ("get", "/api/metrics/{definition}/quantities/?" + JUNE + "&customer_id=cus_theirs", None),
     ],
 }
 
@@ -58,9 +104,8 @@ def routes(patterns: Any = None, prefix: str = "") -> Iterator[str]:
         if isinstance(pattern, URLResolver):
             yield from routes(pattern.url_patterns, route)
         elif isinstance(pattern, URLPattern):
-            plain = route.replace("^", "").replace("$", "").replace("\\Z", "").replace("/?", "/")
-            for name in ("slug", "code"):
-                plain = plain.replace(f"(?P<{name}>[A-Za-z0-9_-]+)", f"<{name}>")
+            plain = route.replace("^", "").replace("$", "").replace("\\Z", "").replace("<slug:", "<")
+            plain = re.sub(r"\(\?P<(\w+)>[^)]*\)", r"<\1>", plain).replace("/?", "/")
             if plain.startswith(("api/", "usage/")):
                 yield plain
 
@@ -77,25 +122,51 @@ def mine(organisation: Organisation) -> dict[str, str]:
 
 
 @pytest.fixture
-def theirs(organisation: Organisation) -> dict[str, str]:
-    """The headers of another organisation, which has a usage event, a record and two metrics, all named `theirs…`."""
+def theirs(organisation: Organisation, settings: Settings, tmp_path: Path) -> dict[str, str]:
+    """The headers of another organisation, which has something of everything, named `theirs…` where it has a name."""
+    settings.UPLOAD_DIR = tmp_path
     other = Organisation.objects.create(name="Theirs")
     usage_event = create_usage_event(other, name="Theirs", slug="theirs", schema=COMPUTE_SCHEMA)
     active_metric(usage_event, code="theirs", aggregation="sum", property="cpu_usage_hours")
     save_metric(Metric(organisation=other, usage_event=usage_event, code="theirs2", name="D", aggregation="count"))
-    take_in(usage_event, record("cus_theirs", id="a"))
+    take_in(usage_event, record("cus_theirs", id="a"), record("cus_theirs", hours="five"))
+    row = b"customer_id,timestamp\ncus_theirs,2025-06-17T14:03:12Z\n"
+    stage_upload(usage_event, [row], file_name="f.csv", file_format="csv")
     _, secret = issue_api_key(other, "theirs", list(Scope))
     return {"organisation": str(other.key), "x-api-key": secret}
+
+
+def names(kind: str) -> list[tuple[str, str]]:
+    """Names of theirs, and for each one of the same form that is nobody's."""
+    batch = IngestBatch.objects.get()
+    found: dict[str, list[tuple[str, str]]] = {
+        "definition": [("theirs", "nowhere"), ("theirs2", "nowhere")],
+        "record": [(str(UsageRecord.objects.get().pk), "987654321")],
+        "rejected": [(str(RejectedRecord.objects.get().pk), "987654321")],
+        "batch": [(batch_reference(batch.pk, batch.received_at), batch_reference(987_654_321, batch.received_at))],
+        "customer": [("cus_theirs", "nowhere")],
+        "upload": [(str(Upload.objects.get().pk), "987654321")],
+    }
+    return found[kind]
 
 
 def send(client: Client, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
     if method == "get":
         return client.get(path, headers=headers)
-    return client.post(path, body or "", content_type="application/json", headers=headers)
+    act = client.patch if method == "patch" else client.post
+    return act(path, body or "", content_type="application/json", headers=headers)
+
+
+def listed(answer: Any) -> list[Any]:
+    """What a list or an export tells."""
+    assert answer.status_code == 200, answer.content
+    if answer.streaming:
+        return b"".join(answer.streaming_content).splitlines()
+    return list(answer.json()["results"])
 
 
 def test_every_route_of_the_api_is_tried_here() -> None:
-    assert sorted(set(routes())) == sorted(REQUESTS)
+    assert sorted(set(routes()) - OPEN) == sorted(REQUESTS)
 
 
 def test_nothing_of_another_organisation_is_there(client: Client, mine: dict[str, str], theirs: dict[str, str]) -> None:
@@ -103,15 +174,16 @@ def test_nothing_of_another_organisation_is_there(client: Client, mine: dict[str
 
     for requests in REQUESTS.values():
         for method, path, body in requests:
-            if "{}" not in path:
-                assert send(client, method, path, body, mine).json()["results"] == []
-                assert send(client, method, path, body, theirs).json()["results"] != []
+            kind = re.search(r"\{(\w+)\}", path)
+            if kind is None:
+                assert listed(send(client, method, path, body, mine)) == []
+                assert listed(send(client, method, path, body, theirs)) != []
                 continue
-            for name in ("theirs", "theirs2"):
-                answer = send(client, method, path.format(name), body, mine)
-                nowhere = send(client, method, path.format("nowhere"), body, mine)
+            for name, nobody_s in names(kind[1]):
+                answer = send(client, method, path.format(**{kind[1]: name}), body, mine)
+                nowhere = send(client, method, path.format(**{kind[1]: nobody_s}), body, mine)
                 assert (answer.status_code, nowhere.status_code) == (404, 404), path
-                assert answer.content.replace(name.encode(), b"") == nowhere.content.replace(b"nowhere", b"")
+                assert answer.content.replace(name.encode(), b"") == nowhere.content.replace(nobody_s.encode(), b"")
 
     assert facts() == before
 
@@ -124,12 +196,48 @@ def test_a_key_opens_only_its_own_organisation(client: Client, mine: dict[str, s
     for headers in (*crossed, {}, {"organisation": theirs["organisation"]}, {"x-api-key": theirs["x-api-key"]}):
         for requests in REQUESTS.values():
             for method, path, body in requests:
-                for name in ("theirs", "nowhere"):
-                    answer = send(client, method, path.format(name), body, headers)
-                    answers.add((answer.status_code, answer.content))
+                kind = re.search(r"\{(\w+)\}", path)
+                for pair in names(kind[1]) if kind else [("", "")]:
+                    for name in pair:
+                        answer = send(client, method, re.sub(r"\{\w+\}", name, path), body, headers)
+                        answers.add((answer.status_code, answer.content))
 
     ((status, _),) = answers
     assert status == 401
+    assert facts() == before
+
+
+def test_names_in_questions_and_bodies_lead_nowhere_else(
+    client: Client, mine: dict[str, str], theirs: dict[str, str]
+) -> None:
+    before = facts()
+    rejected = str(RejectedRecord.objects.get().pk)
+    batch = names("batch")[0][0]
+    empty = [f"/api/usage-records/?batch={batch}", f"/api/rejected-records/?batch={batch}&status=any"]
+    empty += ["/api/usage-records/?customer_id=cus_theirs", "/api/usage-records/?record_id=a"]
+    for path in empty:
+        assert listed(send(client, "get", path, None, mine)) == []
+        assert listed(send(client, "get", path, None, theirs)) != []
+
+    questions: list[tuple[str, str, Any]] = [
+        ("get", "/api/usage-records/?usage_event={}", None),
+        ("get", "/api/usage-records/export/?format=csv&usage_event={}", None),
+        ("get", "/api/rejected-records/?usage_event={}", None),
+        ("post", "/api/rejected-records/replay/", {"ids": [rejected]}),
+        ("post", "/api/rejected-records/discard/", {"ids": [rejected], "reason": "r"}),
+    ]
+    for method, path, body in questions:
+        answers = [
+            send(client, method, path.format(name), body and {**body, "usage_event": name}, mine)
+            for name in ("theirs", "nowhere")
+        ]
+        assert [answer.status_code for answer in answers] == [400, 400], path
+        assert answers[0].content.replace(b"theirs", b"") == answers[1].content.replace(b"nowhere", b"")
+    create_usage_event(Organisation.objects.get(key=mine["organisation"]), name="M", slug="m", schema=COMPUTE_SCHEMA)
+    before[0], before[1] = facts()[0], facts()[1]
+    for path, more in (("replay", {}), ("discard", {"reason": "r"})):
+        body = {"usage_event": "m", "ids": [rejected], **more}
+        assert send(client, "post", f"/api/rejected-records/{path}/", body, mine).status_code == 404
     assert facts() == before
 
 

@@ -16,6 +16,7 @@ from customers.resolution import resolve_customers
 from usage import sql
 from usage.envelopes import check_characters, check_data, check_text
 from usage.models import RecordRevision, UsageEvent, UsageRecord
+from usage.schema_sql import share_schema
 from usage.schemas import DataSchema
 from usage.timestamps import check_moment
 
@@ -66,10 +67,11 @@ def correct_record(
     UsageRecord.DoesNotExist.
     """
     started = time.monotonic()
-    _check_reason(reason)
+    check_reason(reason)
     with transaction.atomic(), connection.cursor() as cursor:
         record = UsageRecord.objects.select_for_update().get(pk=record_id)
         _check_open(record, revision)
+        share_schema(cursor, record.usage_event_id)  # the schema that is read now is in force until the end
         usage_event = UsageEvent.objects.get(pk=record.usage_event_id)
         change = _change(record, usage_event, customer_id, timestamp, data)
         if not change:
@@ -82,30 +84,48 @@ def correct_record(
     return record
 
 
-def void_records(usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor) -> int:
-    """Annul records, so that no quantity counts them; returns how many were not void before."""
-    return _set_voided(usage_event_id, record_ids, timezone.now(), reason, actor)
+def void_records(
+    usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor, revision: int | None = None
+) -> int:
+    """Annul records, so that no quantity counts them; returns how many were not void before.
+
+    With `revision`, the one that the caller saw of each: raises StaleRevision if one is at another, and
+    CorrectionError if all are void already.
+    """
+    return _set_voided(usage_event_id, record_ids, timezone.now(), reason, actor, revision)
 
 
-def restore_records(usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor) -> int:
-    """Bring voided records back into every quantity; returns how many were void before."""
-    return _set_voided(usage_event_id, record_ids, None, reason, actor)
+def restore_records(
+    usage_event_id: int, record_ids: Iterable[int], *, reason: str, actor: Actor, revision: int | None = None
+) -> int:
+    """Bring voided records back into every quantity; returns how many were void before. `revision` as in voiding."""
+    return _set_voided(usage_event_id, record_ids, None, reason, actor, revision)
 
 
 def _set_voided(
-    usage_event_id: int, record_ids: Iterable[int], voided_at: datetime | None, reason: str, actor: Actor
+    usage_event_id: int,
+    record_ids: Iterable[int],
+    voided_at: datetime | None,
+    reason: str,
+    actor: Actor,
+    revision: int | None,
 ) -> int:
     started = time.monotonic()
-    _check_reason(reason)
+    check_reason(reason)
     action = "restore" if voided_at is None else "void"
     with transaction.atomic(), connection.cursor() as cursor:
+        share_schema(cursor, usage_event_id)  # who checks a new schema shall see what is brought back
         # Locked in key order, so that two people who void overlapping selections wait instead of deadlocking.
         locked = (
             UsageRecord.objects.select_for_update()
-            .filter(usage_event_id=usage_event_id, pk__in=list(record_ids), voided_at__isnull=voided_at is not None)
+            .filter(usage_event_id=usage_event_id, pk__in=list(record_ids))
             .order_by("pk")
+            .only("pk", "revision", "voided_at")
         )
-        ids = [record.pk for record in locked.only("pk")]
+        records = list(locked)
+        ids = [record.pk for record in records if (record.voided_at is None) is (voided_at is not None)]
+        if revision is not None:
+            _check_seen(records, revision, ids, action)
         if ids:
             sql.revise_records(cursor, _revision(usage_event_id, ids, action, reason, actor))
             sql.announce(cursor, f"{action}_records")
@@ -115,17 +135,31 @@ def _set_voided(
     return len(ids)
 
 
-def _check_reason(reason: str) -> None:
+def _check_seen(records: list[UsageRecord], revision: int, ids: list[int], action: str) -> None:
+    for record in records:
+        _check_revision(record, revision)
+    if not ids:
+        raise CorrectionError(
+            "", f"nothing to {action}: the record is {'void already' if action == 'void' else 'not void'}"
+        )
+
+
+def check_reason(reason: str) -> None:
+    """Raise CorrectionError for a reason that says nothing, says too much, or cannot be kept."""
     if not 0 < len(reason.strip()) <= MAX_REASON:
         raise CorrectionError("reason", f"a reason of 1 to {MAX_REASON} characters is required")
     _accept("reason", check_characters, reason)
 
 
-def _check_open(record: UsageRecord, revision: int) -> None:
+def _check_revision(record: UsageRecord, revision: int) -> None:
     if record.revision != revision:
         raise StaleRevision(
             "revision", f"the record was changed meanwhile: revision {revision} was read, it is at {record.revision}"
         )
+
+
+def _check_open(record: UsageRecord, revision: int) -> None:
+    _check_revision(record, revision)
     if record.voided_at is not None:
         raise CorrectionError("", "the record is void; restore it before correcting it")
 

@@ -1,7 +1,7 @@
-"""From the bytes of a request to records: the four fields, each checked, `data` kept as it was sent."""
+"""From the texts of a request to records: the four fields, each checked, `data` kept as it was sent."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -9,21 +9,13 @@ from typing import Any
 import msgspec
 
 from customers.exactjson import dumps
+from usage.bodies import MAX_DEPTH, Submission
 from usage.schemas import DataSchema
 from usage.timestamps import parse_timestamp
 
 MAX_TEXT = 255
-MAX_DEPTH = 64
 MAX_DIGITS = 64
 MAX_EXPONENT = 64
-
-
-class BodyError(ValueError):
-    """The body as a whole cannot be read; nothing of it was looked at further."""
-
-
-class TooManyRecords(BodyError):
-    """The body holds more records than one request may."""
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +36,7 @@ class Problem:
     code: str
     pointer: str
     message: str
+    rejected_record: str | None = None
 
 
 @dataclass(slots=True)
@@ -57,8 +50,6 @@ class ReceivedRecord:
     data: bytes
 
 
-_many = msgspec.json.Decoder(list[msgspec.Raw])
-_one = msgspec.json.Decoder(msgspec.Raw)
 _envelope = msgspec.json.Decoder(Envelope)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -67,46 +58,39 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789.", b"0" * 10)
 _LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def split_body(body: bytes, *, max_records: int) -> list[msgspec.Raw]:
-    """Return the records of a body, one object or an array of them, each as its own JSON text.
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """The instants that a usage event accepts, both included; None is no limit."""
 
-    Raises BodyError for anything else, TooManyRecords over the limit.
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+
+NO_LIMITS = TimeLimits()
+
+
+def read_records(
+    submission: Submission, schema: DataSchema, limits: TimeLimits = NO_LIMITS
+) -> tuple[list[ReceivedRecord], list[Problem]]:
+    """Return the good records of a request and the problems of the others, both in the order sent.
+
+    Each record yields exactly one of the two.
     """
-    try:
-        body.decode()
-        records = _many.decode(body) if body.lstrip()[:1] == b"[" else [_one.decode(body)]
-    except UnicodeDecodeError as error:
-        raise BodyError(f"UTF-8 was expected, byte {error.start} of the body is not") from None
-    except msgspec.DecodeError as error:
-        raise BodyError(f"JSON was expected: {error}") from None
-    except RecursionError:
-        raise BodyError(f"JSON nested at most {MAX_DEPTH} levels deep was expected") from None
-    if not records:
-        raise BodyError("at least one record was expected, got an empty array")
-    if len(records) > max_records:
-        raise TooManyRecords(f"at most {max_records} records are taken in one request, got {len(records)}")
-    if len(records) == 1 and bytes(records[0]).lstrip()[:1] != b"{" and body.lstrip()[:1] != b"[":
-        raise BodyError("a record (a JSON object) or an array of records was expected")
-    return records
-
-
-def read_records(body: bytes, schema: DataSchema, *, max_records: int) -> tuple[list[ReceivedRecord], list[Problem]]:
-    """Return the good records of a body and the problems of the others, both in the order sent.
-
-    Raises BodyError when the body as a whole is none. Each record yields exactly one of the two.
-    """
-    raws = split_body(body, max_records=max_records)
+    body = submission.body
     suspicious = _ESCAPES.search(body) is not None or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
     records: list[ReceivedRecord] = []
     problems: list[Problem] = []
     is_valid = schema.is_valid
-    for index, raw in enumerate(raws):
+    faults = submission.faults
+    for index, raw in enumerate(submission.raws):
         try:
+            if index in faults:
+                raise _Refused(*faults[index])
             envelope = _envelope.decode(raw)
             key, customer_id, text = envelope.id, envelope.customer_id, bytes(envelope.data)
             if not (_names(customer_id) and (key is None or _names(key))):
@@ -115,7 +99,7 @@ def read_records(body: bytes, schema: DataSchema, *, max_records: int) -> tuple[
                 _check_storable(text)
             if len(text) > 2 * MAX_DEPTH:
                 _check_depth(text)
-            timestamp = _timestamp(envelope.timestamp)
+            timestamp = _timestamp(envelope.timestamp, limits)
             data = _data.decode(text)
             if type(data) is not dict or not is_valid(data):
                 _check_schema(data, schema)
@@ -123,9 +107,17 @@ def read_records(body: bytes, schema: DataSchema, *, max_records: int) -> tuple[
             problems.append(refused.as_problem(index, raw))
         except (msgspec.DecodeError, RecursionError) as error:
             cause = error.__cause__
-            problems.append(cause.as_problem(index, raw) if isinstance(cause, _Refused) else _explain(index, raw))
+            if isinstance(cause, _Refused):
+                problems.append(cause.as_problem(index, raw))
+            elif (mended := _last_of_each(raw)) is not None:
+                alone = Submission(mended, [msgspec.Raw(mended)], True, submission.key_of(index))
+                taken, refused_again = read_records(alone, schema, limits)
+                records += [replace(record, index=index) for record in taken]
+                problems += [replace(problem, index=index) for problem in refused_again]
+            else:
+                problems.append(_explain(index, raw))
         else:
-            records.append(ReceivedRecord(index, customer_id, timestamp, key, text))
+            records.append(ReceivedRecord(index, customer_id, timestamp, key or submission.key_of(index), text))
     return records, problems
 
 
@@ -170,11 +162,18 @@ class _Refused(ValueError):
         return Problem(index, _id_of(raw), self.code, self.pointer, self.message)
 
 
-def _timestamp(text: str) -> datetime:
+def _timestamp(text: str, limits: TimeLimits) -> datetime:
     try:
-        return parse_timestamp(text)
+        moment = parse_timestamp(text)
     except ValueError as error:
         raise _Refused("timestamp", "/timestamp", str(error)) from None
+    if limits.oldest is not None and moment < limits.oldest:
+        message = f"this usage event takes records from {limits.oldest.isoformat()} on, got {moment.isoformat()}"
+        raise _Refused("too_old", "/timestamp", message)
+    if limits.newest is not None and moment > limits.newest:
+        message = f"this usage event takes records up to {limits.newest.isoformat()}, got {moment.isoformat()}"
+        raise _Refused("too_new", "/timestamp", message)
+    return moment
 
 
 def _check_identity(customer_id: str, key: str | None) -> None:
@@ -243,7 +242,7 @@ def _id_of(raw: msgspec.Raw) -> str | None:
         value = msgspec.json.decode(_fields.decode(raw).get("id", b"null"))
     except (msgspec.DecodeError, RecursionError):
         return None
-    return value if isinstance(value, str) and len(value) <= MAX_TEXT else None
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT and "\0" not in value else None
 
 
 def _explain(index: int, raw: msgspec.Raw) -> Problem:
@@ -253,11 +252,21 @@ def _explain(index: int, raw: msgspec.Raw) -> Problem:
     except (msgspec.DecodeError, RecursionError) as error:
         came = type(error).__name__ if isinstance(error, RecursionError) else str(error)
         return Problem(index, None, "malformed", "", f"a record, that is a JSON object, was expected: {came}")
-    code, pointer, message = _first_fault(fields)
+    code, pointer, message = _first_fault(fields) or ("malformed", "", "a record was expected")
     return Problem(index, _id_of(raw), code, pointer, message)
 
 
-def _first_fault(fields: dict[str, msgspec.Raw]) -> tuple[str, str, str]:
+def _last_of_each(raw: msgspec.Raw) -> bytes | None:
+    """Where only the earlier one of two equal fields is at fault: the record with the last of each, which counts."""
+    try:
+        fields = _fields.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    mended = msgspec.json.encode(fields)
+    return mended if _first_fault(fields) is None and len(mended) < len(bytes(raw)) else None
+
+
+def _first_fault(fields: dict[str, msgspec.Raw]) -> tuple[str, str, str] | None:
     for name in ("customer_id", "timestamp", "data"):
         if name not in fields:
             return "missing_field", f"/{name}", f"'{name}' is required, but is missing"
@@ -269,7 +278,7 @@ def _first_fault(fields: dict[str, msgspec.Raw]) -> tuple[str, str, str]:
         fault = _text_fault(fields.get(name), nullable=name == "id")
         if fault:
             return code, f"/{name}", fault
-    return "malformed", "", "each field once was expected, got one that appears twice"
+    return None
 
 
 def _text_fault(raw: msgspec.Raw | None, *, nullable: bool) -> str | None:

@@ -7,9 +7,12 @@ from django.core.exceptions import ValidationError
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from customers.admin_acts import ActForm, OrganisationForm
+from customers.exactjson import dumps
 from customers.jsonfields import JSONTextField
-from usage.definitions import create_usage_event, publish_schema, rename_usage_event
+from usage.definitions import POLICIES, change_usage_event, create_usage_event
 from usage.models import UsageEvent, validate_slug
+from usage.policy_fields import PolicyFields
+from usage.schema_changes import SchemaChange, SchemaChangeRefused, check_schema_change
 from usage.schemas import check_schema
 from usage.slugs import MAX_SLUG, slug_of
 
@@ -43,10 +46,10 @@ class NameField(forms.CharField):
         super().__init__(label="Usage event name", max_length=200, widget=widget)
 
 
-class AddUsageEventForm(OrganisationForm):
+class AddUsageEventForm(PolicyFields, OrganisationForm):
     """A new usage event. The slug may be left empty: then it is derived from the name."""
 
-    field_order = ["organisation", "name", "slug", "schema"]
+    field_order = ["organisation", "name", "slug", "schema", *POLICIES]
 
     name = NameField()
     slug = forms.CharField(
@@ -71,14 +74,18 @@ class AddUsageEventForm(OrganisationForm):
                 self.add_error("slug", "A usage event with this API slug endpoint exists already.")
 
     def act(self) -> UsageEvent:
-        values = self.cleaned_data
-        return create_usage_event(
-            self.own_organisation, name=values["name"], slug=values["slug"], schema=values["schema"], actor=self.user
-        )
+        fields = ("name", "slug", "schema", *POLICIES)
+        values = {field: self.cleaned_data[field] for field in fields}
+        return create_usage_event(self.own_organisation, **values, actor=self.user)
 
 
-class ChangeUsageEventForm(ActForm):
-    """Name and schema; a changed schema becomes a new version, an equal one changes nothing."""
+class ChangeUsageEventForm(PolicyFields, ActForm):
+    """Name, policies and schema; a changed schema becomes a new version, after a look at what that would mean.
+
+    `preview` says it when nothing was saved because nobody has confirmed it yet.
+    """
+
+    field_order = ["name", "schema", "schema_version", *POLICIES]
 
     name = NameField()
     schema = SchemaField(label="Your data schema", help_text=SCHEMA_HELP)
@@ -86,7 +93,8 @@ class ChangeUsageEventForm(ActForm):
 
     def __init__(self, *args: Any, instance: UsageEvent, **options: Any) -> None:
         self.instance = instance
-        initial = {"name": instance.name, "schema": instance.schema, "schema_version": instance.schema_version}
+        self.preview: SchemaChange | None = None
+        initial = {field: getattr(instance, field) for field in ("name", "schema", "schema_version", *POLICIES)}
         super().__init__(*args, initial=initial, **options)
 
     def clean(self) -> None:
@@ -95,6 +103,18 @@ class ChangeUsageEventForm(ActForm):
             message = f"Version {current} was published while you were editing version {seen}. Compare it, then redo."
             self.add_error("schema", message)
 
-    def act(self) -> UsageEvent:
-        rename_usage_event(self.instance, self.cleaned_data["name"])
-        return publish_schema(self.instance, self.cleaned_data["schema"], actor=self.user)
+    def act(self) -> UsageEvent | None:
+        """Save what was confirmed; returns None, with the preview, for a changed schema that nobody confirmed yet."""
+        schema, confirmed = self.cleaned_data["schema"], self.data.get("publish")
+        if confirmed == "edit":
+            return None
+        if confirmed not in ("yes", "accept") and dumps(schema) != dumps(self.instance.schema):
+            self.preview = check_schema_change(self.instance, schema)
+            return None
+        changes = {field: self.cleaned_data[field] for field in ("name", *POLICIES)}
+        accepted, usage_event = confirmed == "accept", self.instance
+        try:
+            return change_usage_event(usage_event, changes, schema=schema, accept_violations=accepted, actor=self.user)
+        except SchemaChangeRefused as refusal:
+            self.preview = refusal.change
+            return None

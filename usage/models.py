@@ -7,8 +7,23 @@ from django.utils.timezone import now
 
 from customers.exactjson import ExactJSONField, OrderedJSONField
 from customers.models import ApiKey, Customer, Organisation
+from usage.upload_models import Upload
 
 validate_slug = RegexValidator(r"\A[A-Za-z0-9_-]+\Z", "Use letters, digits, underscores and dashes only.", code="slug")
+
+
+class UnknownCustomer(models.TextChoices):
+    """The policy for records whose customer is not known."""
+
+    CREATE = "create", "Create the customer, unconfirmed"
+    QUARANTINE = "quarantine", "Refuse the record"
+
+
+class InvalidRecord(models.TextChoices):
+    """The policy for refused records."""
+
+    QUARANTINE = "quarantine", "Keep them in quarantine"
+    REFUSE = "refuse", "Only tell the sender"
 
 
 class UsageEvent(models.Model):
@@ -19,6 +34,26 @@ class UsageEvent(models.Model):
     slug = models.CharField("API slug endpoint", max_length=100, validators=[validate_slug], db_collation="C")
     schema = OrderedJSONField("your data schema", help_text="JSON Schema 2020-12 of the records' `data`.")
     schema_version = models.PositiveIntegerField(default=1, editable=False)
+    unknown_customer = models.CharField(
+        max_length=10,
+        choices=UnknownCustomer.choices,
+        default=UnknownCustomer.CREATE,
+        help_text="What happens to records of a customer that is not known yet.",
+    )
+    invalid_record = models.CharField(
+        max_length=10,
+        choices=InvalidRecord.choices,
+        default=InvalidRecord.QUARANTINE,
+        help_text="What happens to refused records.",
+    )
+    max_age = models.DurationField(
+        "accepted age", null=True, blank=True, help_text="Older timestamps are refused; empty: any age is taken."
+    )
+    max_ahead = models.DurationField(
+        "accepted lead", null=True, blank=True, help_text="Timestamps further in the future are refused; empty: any."
+    )
+    # Grows with every change of the row, by a trigger: ingestion compares it with what it believes.
+    revision = models.PositiveBigIntegerField(default=1, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=now, editable=False)
 
@@ -33,6 +68,10 @@ class UsageEvent(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_archived(self) -> bool:
+        return self.archived_at is not None
 
 
 class SchemaVersion(models.Model):
@@ -57,6 +96,8 @@ class IngestBatch(models.Model):
     class Source(models.TextChoices):
         API = "api", "API"
         FORM = "form", "Form"
+        UPLOAD = "upload", "Upload"
+        REPLAY = "replay", "Replay"
         DEMO = "demo", "Demo data"
 
     usage_event = models.ForeignKey(UsageEvent, models.PROTECT, related_name="+", db_constraint=False, db_index=False)
@@ -67,6 +108,9 @@ class IngestBatch(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", db_constraint=False, db_index=False
     )
+    upload = models.ForeignKey(
+        Upload, models.PROTECT, null=True, related_name="batches", db_constraint=False, db_index=False
+    )
     accepted = models.PositiveIntegerField()
     duplicates = models.PositiveIntegerField()
     conflicts = models.PositiveIntegerField()
@@ -75,6 +119,79 @@ class IngestBatch(models.Model):
 
     class Meta:
         verbose_name_plural = "ingest batches"
+        indexes = [
+            models.Index(fields=["upload"], condition=models.Q(upload__isnull=False), name="ingest_batch_by_upload"),
+            models.Index(fields=["usage_event", "received_at", "id"], name="ingest_batch_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"batch {self.pk}"
+
+
+class RejectedRecord(models.Model):
+    """A record that was refused, kept as it came: the text, the reason, how often. Only acts close it."""
+
+    class Status(models.TextChoices):
+        OPEN = "open", "Open"
+        REPLAYED = "replayed", "Replayed"
+        DELIVERED = "delivered", "Delivered later by its sender"
+        DISCARDED = "discarded", "Discarded"
+
+    usage_event = models.ForeignKey(
+        UsageEvent, models.PROTECT, related_name="rejected_records", db_constraint=False, db_index=False
+    )
+    batch = models.ForeignKey(
+        IngestBatch, models.PROTECT, related_name="rejected_records", db_constraint=False, db_index=False
+    )
+    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of cause and payload.")
+    times = models.PositiveIntegerField(default=1)
+    idempotency_key = models.TextField("record id", null=True, db_collation="C")
+    code = models.CharField(max_length=30)
+    pointer = models.TextField()
+    message = models.TextField()
+    payload = models.TextField()
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.OPEN)
+    first_seen_at = models.DateTimeField()
+    last_seen_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True)
+    closing_batch = models.ForeignKey(
+        IngestBatch, models.PROTECT, null=True, related_name="+", db_constraint=False, db_index=False
+    )
+    closing_reason = models.TextField(blank=True)
+    closed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+", db_constraint=False, db_index=False
+    )
+    closed_by_name = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["usage_event", "fingerprint"], condition=models.Q(status="open"), name="rejected_record_once"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["usage_event", "idempotency_key"],
+                condition=models.Q(status="open", idempotency_key__isnull=False),
+                name="rejected_record_by_key",
+            ),
+            models.Index(fields=["usage_event", "status", "code", "id"], name="rejected_record_by_cause"),
+            models.Index(fields=["usage_event", "first_seen_at", "id"], name="rejected_record_by_time"),
+            models.Index(fields=["usage_event", "batch"], name="rejected_record_by_batch"),
+        ]
+
+    def __str__(self) -> str:
+        return f"rejected record {self.pk}"
+
+
+class QuarantineDay(models.Model):
+    """How many refused records an organisation's quarantine kept on a day (UTC), and how many it only counted."""
+
+    pk = models.CompositePrimaryKey("organisation", "day")
+    organisation = models.ForeignKey(Organisation, models.PROTECT, related_name="+", db_index=False)
+    day = models.DateField()
+    kept = models.PositiveIntegerField()
+    dropped = models.PositiveIntegerField()
 
 
 class PendingBatch(models.Model):

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from customers.exactjson import dumps
+from usage.schema_cost import DIALECT, check_cost
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_SCHEMA_BYTES = 100_000
 MAX_DEPTH = 64
 MAX_SHOWN = 80
@@ -68,6 +68,7 @@ def check_schema(schema: Any) -> None:
         DataSchema(schema)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise ValueError(_compile_message(error)) from error
+    check_cost(schema)
 
 
 def properties_of(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
+from usage.schema_sql import SCHEMA_LOCK
+
 COPY_COLUMNS = (
     "id, usage_event_id, customer_id, timestamp, idempotency_key, data, batch_id, schema_version, received_at, revision"
 )
@@ -15,23 +17,30 @@ def announce(cursor: CursorWrapper, act: str) -> None:
     cursor.execute("SELECT set_config('tallybook.act', %s, true)", [act])
 
 
-def open_batch(cursor: CursorWrapper, batch: dict[str, Any], records: int) -> tuple[int, datetime, list[int]] | None:
-    """Write the batch row, and allot ids for its records in the order sent.
+def open_batch(
+    cursor: CursorWrapper, batch: dict[str, Any], records: int
+) -> tuple[int, datetime, bool, list[int]] | None:
+    """Write the batch row, tell whether its usage event has identities in quarantine, and allot ids in the order sent.
 
-    The row is written only if the usage event is live with the schema version that the records were checked
-    against, and the API key (if any) is live and may post: else None. Primary keys only.
+    First waits for who is publishing a schema, and lets nobody publish one until the transaction ends. This statement
+    does not see what was published while it waited: the next one has to look (`is_revision`, `insert_fresh`).
+    The row is written only if the usage event is live and unchanged since the records were checked, customers'
+    aliases are too, and the API key (if any) is live and may post: else None. Primary keys only.
     """
     cursor.execute(
-        """
+        f"""
         WITH batch AS (
-            INSERT INTO usage_ingestbatch (usage_event_id, source, api_key_id, user_id,
+            INSERT INTO usage_ingestbatch (usage_event_id, source, api_key_id, user_id, upload_id,
                                            accepted, duplicates, conflicts, rejected, received_at)
-            SELECT usage_event.id, %(source)s, %(api_key_id)s, %(user_id)s,
+            SELECT usage_event.id, %(source)s, %(api_key_id)s, %(user_id)s, %(upload_id)s::bigint,
                    %(accepted)s, %(duplicates)s, 0, %(rejected)s, clock_timestamp()
-            FROM usage_usageevent AS usage_event
+            FROM (SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})) AS shared
+            CROSS JOIN usage_usageevent AS usage_event
+            JOIN customers_organisation AS organisation ON organisation.id = usage_event.organisation_id
             WHERE usage_event.id = %(usage_event_id)s
               AND usage_event.archived_at IS NULL
-              AND usage_event.schema_version = %(schema_version)s
+              AND usage_event.revision = %(definition_revision)s
+              AND organisation.aliases_revision = %(aliases_revision)s
               AND (%(api_key_id)s::bigint IS NULL OR EXISTS (
                   SELECT FROM customers_apikey AS key
                   WHERE key.id = %(api_key_id)s AND key.revoked_at IS NULL AND 'ingest' = ANY (key.scopes)
@@ -42,12 +51,15 @@ def open_batch(cursor: CursorWrapper, batch: dict[str, Any], records: int) -> tu
             SELECT id, usage_event_id FROM batch WHERE %(accepted)s > 0
         )
         SELECT id, received_at,
+               EXISTS (SELECT FROM usage_rejectedrecord AS waiting
+                       WHERE waiting.usage_event_id = %(usage_event_id)s AND waiting.status = 'open'
+                         AND waiting.idempotency_key IS NOT NULL),
                ARRAY (SELECT nextval('usage_usagerecord_id_seq') FROM generate_series(1, %(records)s))
         FROM batch
         """,
         {**batch, "records": records},
     )
-    row: tuple[int, datetime, list[int]] | None = cursor.fetchone()
+    row: tuple[int, datetime, bool, list[int]] | None = cursor.fetchone()
     return row
 
 
@@ -89,9 +101,17 @@ def copy_fresh(cursor: CursorWrapper, stream: bytes) -> None:
         copy.write(stream)
 
 
-def insert_fresh(cursor: CursorWrapper, batch: dict[str, Any], rows: str) -> None:
-    """Insert records that are believed to be new, in the order of `rows`; a known identity raises IntegrityError."""
-    cursor.execute(_INSERT, {**batch, "rows": rows})
+def insert_fresh(cursor: CursorWrapper, batch: dict[str, Any], rows: str) -> int:
+    """Insert records that are believed to be new, in the order of `rows`; a known identity raises IntegrityError.
+
+    Returns how many were inserted: none if the usage event is at another revision than the records were checked under.
+    """
+    cursor.execute(
+        _INSERT + "WHERE EXISTS (SELECT FROM usage_usageevent WHERE id = %(usage_event_id)s"
+        " AND revision = %(definition_revision)s)",
+        {**batch, "rows": rows},
+    )
+    return cursor.rowcount
 
 
 def insert_unknown(cursor: CursorWrapper, batch: dict[str, Any], rows: str) -> set[int]:

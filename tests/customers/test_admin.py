@@ -1,16 +1,19 @@
 """Customers, API keys, organisations and staff in the admin."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils.timezone import now
 
-from customers.models import ApiKey, Customer, Membership, Organisation
+from customers.archived import still_sending
+from customers.models import ApiKey, Customer, CustomerAlias, Membership, Organisation
 from tests.conftest import record, take_in
 from tests.people import HOSTILE, staff_of, superuser
-from usage.models import UsageEvent
+from usage.models import UsageEvent, UsageRecord
 
 CUSTOMERS = "/admin/customers/customer/"
 KEYS = "/admin/customers/apikey/"
@@ -79,6 +82,111 @@ def test_customers_are_found_by_id_and_name(staff: Client, organisation: Organis
         assert [customer.external_id for customer in listed] == found
     for asked in HOSTILE:
         assert staff.get(CUSTOMERS, {"q": asked[:5_000]}).status_code == 200
+
+
+# --- aliases, confirming, archiving -----------------------------------------------------------------------------------
+
+
+def page_of(customer: Customer) -> str:
+    return reverse("admin:customers_customer_change", args=[customer.pk])
+
+
+def aliases_of(customer: Customer) -> list[str]:
+    return sorted(customer.aliases.values_list("alias", flat=True))
+
+
+def test_aliases_are_edited_one_a_line_and_usage_finds_the_customer(staff: Client, compute: UsageEvent) -> None:
+    staff.post(f"{CUSTOMERS}add/", {"external_id": "cus_1", "aliases": "old-1\r\n  old-2 \r\n\r\nold-1"})
+    customer = Customer.objects.get()
+    assert aliases_of(customer) == ["old-1", "old-2"]
+
+    take_in(compute, record("old-2"))
+    assert Customer.objects.count() == 1
+    assert customer.records.count() == 1
+
+    assert staff.get(page_of(customer)).context["form"]["aliases"].value() == "old-1\nold-2"
+    staff.post(page_of(customer), {"name": "One", "aliases": "old-2\nnew"})
+    assert aliases_of(customer) == ["new", "old-2"]
+    assert [found.external_id for found in staff.get(CUSTOMERS, {"q": "new"}).context["cl"].result_list] == ["cus_1"]
+    staff.post(page_of(customer), {"name": "One", "aliases": ""})
+    assert aliases_of(customer) == []
+
+
+def test_an_alias_that_systems_send_with_spaces_stays_as_they_send_it(staff: Client, compute: UsageEvent) -> None:
+    customer = Customer.objects.create(organisation=compute.organisation, external_id="cus_1")
+    CustomerAlias.objects.create(organisation=compute.organisation, customer=customer, alias=" a  b\n")
+    assert staff.get(page_of(customer)).context["form"]["aliases"].value() == "a b"
+    staff.post(page_of(customer), {"name": "One", "aliases": "a b"})
+    staff.post(page_of(customer), {"name": "One", "aliases": "a b\nc"})
+    assert aliases_of(customer) == [" a  b\n", "c"]
+
+
+def test_aliases_that_cannot_be_are_told_and_change_nothing(staff: Client, organisation: Organisation) -> None:
+    first, second = (Customer.objects.create(organisation=organisation, external_id=name) for name in ("one", "two"))
+    CustomerAlias.objects.create(organisation=organisation, customer=second, alias="taken")
+    for aliases in ("taken", "fine\ntwo", "x" * 256, "\n".join(map(str, range(101))), "a\0b", "x" * 100_000):
+        assert list(errors(staff.post(page_of(first), {"name": "changed", "aliases": aliases}))) == ["aliases"], aliases
+    for value in HOSTILE:
+        assert staff.post(page_of(second), {"aliases": value}).status_code in (200, 302), value[:20]
+    first.refresh_from_db()
+    assert (first.name, aliases_of(first)) == ("", [])
+
+
+def test_unconfirmed_customers_are_found_and_confirmed(staff: Client, compute: UsageEvent) -> None:
+    take_in(compute, record("a"), record("b"), record("c"))
+    page = staff.get(CUSTOMERS, {"state": "unconfirmed"})
+    assert len(page.context["cl"].result_list) == 3
+    assert page.content.decode().count('tb-badge-warn">Unconfirmed') == 3
+    first, second, third = Customer.objects.order_by("external_id")
+    confirm = reverse("admin:customers_customer_confirm", args=[first.pk])
+    assert staff.get(confirm).status_code == 403
+    staff.post(confirm)
+    staff.post(CUSTOMERS, {"action": "confirm", "_selected_action": [second.pk]})
+    assert list(Customer.objects.filter(confirmed=True).order_by("pk")) == [first, second]
+    assert list(staff.get(CUSTOMERS, {"state": "unconfirmed"}).context["cl"].result_list) == [third]
+    for value in HOSTILE:
+        assert staff.get(CUSTOMERS, {"state": value[:5_000]}).status_code in (200, 302)
+
+
+def test_an_archived_customer_that_still_sends_is_flagged(staff: Client, compute: UsageEvent) -> None:
+    take_in(compute, record("old", "2025-06-17T00:00:00Z"), record("gone", "2025-06-17T00:00:00Z"))
+    old, gone = Customer.objects.get(external_id="old"), Customer.objects.get(external_id="gone")
+    archive = reverse("admin:customers_customer_archive", args=[old.pk])
+    assert staff.get(archive).status_code == 403
+    staff.post(archive, {"archived": "yes"})
+    staff.post(CUSTOMERS, {"action": "archive", "_selected_action": [gone.pk]})
+    assert Customer.objects.filter(archived_at=None).count() == 0
+    assert "Archived, still sending" not in staff.get(CUSTOMERS).content.decode()
+
+    take_in(compute, record("old", (now() + timedelta(minutes=1)).isoformat()))
+
+    assert still_sending(Customer.objects.all()) == {old.pk}
+    assert staff.get(CUSTOMERS).content.decode().count("Archived, still sending") == 1
+    assert "Its systems still send" in staff.get(page_of(old)).content.decode()
+    assert "Its systems still send" not in staff.get(page_of(gone)).content.decode()
+    assert staff.get("/admin/usage/usagerecord/").content.decode().count("Archived customer") == 1
+    earlier, later = UsageRecord.objects.filter(customer=old).order_by("timestamp")
+    for stored, flagged in ((earlier, False), (later, True)):
+        text = staff.get(reverse("admin:usage_usagerecord_change", args=[stored.pk])).content.decode()
+        assert ("Usage of an archived customer" in text) is flagged
+
+    staff.post(archive, {"archived": "no"})
+    old.refresh_from_db()
+    assert old.archived_at is None
+    assert still_sending(Customer.objects.all()) == set()
+
+
+def test_customers_of_another_organisation_are_not_touched(compute: UsageEvent) -> None:
+    take_in(compute, record("cus_1"))
+    customer = Customer.objects.get()
+    stranger = staff_of(Organisation.objects.create(name="Other"), name="stranger")
+    for name in ("archive", "confirm"):
+        page = reverse(f"admin:customers_customer_{name}", args=[customer.pk])
+        assert stranger.post(page, {"archived": "yes"}).status_code == 404
+        stranger.post(CUSTOMERS, {"action": name, "_selected_action": [customer.pk]})
+    stranger.post(page_of(customer), {"aliases": "x"})
+    customer.refresh_from_db()
+    assert (customer.archived_at, customer.confirmed, aliases_of(customer)) == (None, False, [])
 
 
 def test_a_secret_is_shown_once_and_works(staff: Client, client: Client, compute: UsageEvent) -> None:

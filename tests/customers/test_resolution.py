@@ -7,13 +7,13 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from customers import resolution
-from customers.models import Customer, Organisation
+from customers.models import Customer, CustomerAlias, Organisation
 from customers.resolution import resolve_customers
 from tests.threads import run_together
 
 
 def remembered() -> set[str]:
-    return {external_id for _, external_id in resolution._known}
+    return {sent_id for _, _, sent_id in resolution._known}
 
 
 def test_known_customers_are_found_and_unknown_ones_created_unconfirmed(organisation: Organisation) -> None:
@@ -32,13 +32,50 @@ def test_known_customers_are_found_and_unknown_ones_created_unconfirmed(organisa
 def test_what_is_remembered_needs_no_query(
     organisation: Organisation, django_assert_num_queries: Callable[..., object]
 ) -> None:
-    found = resolve_customers(organisation.pk, ["a", "b"])
+    found = resolve_customers(organisation.pk, ["a", "b"], aliases_revision=1)
 
     with django_assert_num_queries(0):  # type: ignore[attr-defined]
-        assert resolve_customers(organisation.pk, ["b", "a"]) == found
-    with django_assert_num_queries(1):  # type: ignore[attr-defined]
+        assert resolve_customers(organisation.pk, ["b", "a"], aliases_revision=1) == found
+    for revision in (2, None):
+        with django_assert_num_queries(2):  # type: ignore[attr-defined]
+            assert resolve_customers(organisation.pk, ["b", "a"], aliases_revision=revision) == found
+    with django_assert_num_queries(2):  # type: ignore[attr-defined]
         resolution._known.clear()
-        assert resolve_customers(organisation.pk, ["b", "a"]) == found
+        assert resolve_customers(organisation.pk, ["b", "a"], aliases_revision=1) == found
+
+
+def test_an_alias_leads_to_its_customer_and_an_external_id_goes_before_an_alias(organisation: Organisation) -> None:
+    one, two = (Customer.objects.create(organisation=organisation, external_id=name) for name in ("one", "two"))
+    other = Organisation.objects.create(name="Other")
+    for alias in ("uno", "two"):
+        CustomerAlias.objects.create(organisation=organisation, customer=one, alias=alias)
+
+    assert resolve_customers(organisation.pk, ["one", "uno", "two", "UNO"], create=False) == {
+        "one": one.pk,
+        "uno": one.pk,
+        "two": two.pk,
+    }
+    assert resolve_customers(other.pk, ["uno"], create=False) == {}
+
+
+def test_an_alias_that_moves_is_looked_up_anew(organisation: Organisation) -> None:
+    one, two = (Customer.objects.create(organisation=organisation, external_id=name) for name in ("one", "two"))
+    alias = CustomerAlias.objects.create(organisation=organisation, customer=one, alias="x")
+    organisation.refresh_from_db()
+    before = organisation.aliases_revision
+    assert resolve_customers(organisation.pk, ["x"], aliases_revision=before) == {"x": one.pk}
+
+    alias.customer = two
+    alias.save()
+
+    organisation.refresh_from_db()
+    assert organisation.aliases_revision > before
+    assert resolve_customers(organisation.pk, ["x"], aliases_revision=organisation.aliases_revision) == {"x": two.pk}
+
+
+def test_unknown_ids_are_left_out_where_none_is_to_be_created(organisation: Organisation) -> None:
+    assert resolve_customers(organisation.pk, ["new"], create=False) == {}
+    assert not Customer.objects.exists()
 
 
 def test_one_id_means_another_customer_in_another_organisation(organisation: Organisation) -> None:
@@ -59,20 +96,21 @@ def test_ids_are_compared_byte_by_byte(organisation: Organisation) -> None:
 
 def test_a_caller_s_rollback_leaves_no_memory(organisation: Organisation) -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic():
-        assert "gone" in resolve_customers(organisation.pk, ["gone"])
+        assert "gone" in resolve_customers(organisation.pk, ["gone"], aliases_revision=1)
         raise ZeroDivisionError
 
     assert not Customer.objects.exists()
     assert remembered() == set()
-    assert resolve_customers(organisation.pk, ["gone"]) == {"gone": Customer.objects.get().pk}
+    found = resolve_customers(organisation.pk, ["gone"], aliases_revision=1)
+    assert found == {"gone": Customer.objects.get().pk}
     assert remembered() == {"gone"}
 
 
 def test_memory_is_bounded(organisation: Organisation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolution, "REMEMBERED", 3)
 
-    resolve_customers(organisation.pk, ["a", "b"])
-    resolve_customers(organisation.pk, ["c", "d"])
+    resolve_customers(organisation.pk, ["a", "b"], aliases_revision=1)
+    resolve_customers(organisation.pk, ["c", "d"], aliases_revision=1)
 
     assert remembered() == {"c", "d"}
 

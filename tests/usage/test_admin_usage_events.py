@@ -1,6 +1,7 @@
 """Usage events in the admin: added, shown with what a sender needs, republished, archived; mistakes at the field."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,13 +9,17 @@ from django.test import Client
 from django.urls import reverse
 
 from customers.models import Organisation
+from metrics.models import Metric
 from tests.conftest import COMPUTE_SCHEMA, record, take_in
 from tests.people import HOSTILE, staff_of
+from usage.definitions import publish_schema
 from usage.ingestion import UsageEventGone
 from usage.models import SchemaVersion, UsageEvent, UsageRecord
+from usage.policy_fields import SpanField
 
 ADD = "/admin/usage/usageevent/add/"
 LIST = "/admin/usage/usageevent/"
+POLICIES = {"unknown_customer": "create", "invalid_record": "quarantine", "max_age_number": "", "max_ahead_number": ""}
 
 
 @pytest.fixture
@@ -23,7 +28,8 @@ def staff(organisation: Organisation) -> Client:
 
 
 def add(client: Client, **fields: Any) -> Any:
-    return client.post(ADD, {"name": "GPU hours", "slug": "", "schema": json.dumps(COMPUTE_SCHEMA), **fields})
+    values = {"name": "GPU hours", "slug": "", "schema": json.dumps(COMPUTE_SCHEMA), **POLICIES}
+    return client.post(ADD, {**values, **fields})
 
 
 def errors(response: Any) -> dict[str, list[str]]:
@@ -136,14 +142,20 @@ def test_who_works_for_several_organisations_chooses_one(organisation: Organisat
 
 def change(client: Client, usage_event: UsageEvent, **fields: Any) -> Any:
     usage_event.refresh_from_db()
-    values = {"name": usage_event.name, "schema": json.dumps(usage_event.schema), "schema_version": 1, **fields}
-    return client.post(reverse("admin:usage_usageevent_change", args=[usage_event.pk]), values)
+    values = {"name": usage_event.name, "schema": json.dumps(usage_event.schema), "schema_version": 1, **POLICIES}
+    return client.post(page_of(usage_event), {**values, **fields})
+
+
+def page_of(usage_event: UsageEvent) -> str:
+    return reverse("admin:usage_usageevent_change", args=[usage_event.pk])
 
 
 def test_a_changed_schema_is_a_new_version_and_records_keep_theirs(staff: Client, compute: UsageEvent) -> None:
     take_in(compute, record())
     wider = {**COMPUTE_SCHEMA, "additionalProperties": True}
-    assert change(staff, compute, name="Compute", schema=json.dumps(wider), slug="other").status_code == 302
+    assert (
+        change(staff, compute, name="Compute", schema=json.dumps(wider), slug="other", publish="yes").status_code == 302
+    )
     compute.refresh_from_db()
     assert (compute.name, compute.slug, compute.schema_version) == ("Compute", "compute_hours", 2)
     assert [version.schema for version in SchemaVersion.objects.order_by("version")] == [COMPUTE_SCHEMA, wider]
@@ -160,16 +172,141 @@ def test_saving_without_a_change_publishes_nothing(staff: Client, compute: Usage
 
 
 def test_two_people_cannot_overwrite_each_others_schema(staff: Client, compute: UsageEvent) -> None:
-    change(staff, compute, schema='{"type": "object"}')
-    refused = change(staff, compute, schema='{"type": "object", "title": "mine"}', schema_version=1)
+    change(staff, compute, schema='{"type": "object"}', publish="yes")
+    refused = change(staff, compute, schema='{"type": "object", "title": "mine"}', publish="accept")
     assert "Version 2 was published while you were editing version 1" in errors(refused)["schema"][0]
     assert SchemaVersion.objects.count() == 2
 
 
 @pytest.mark.parametrize("version", ["", "x", "-1", "9" * 40])
 def test_a_version_that_is_none_changes_nothing(staff: Client, compute: UsageEvent, version: str) -> None:
-    assert change(staff, compute, schema='{"type": "object"}', schema_version=version).status_code == 200
+    assert change(staff, compute, schema='{"type": "object"}', schema_version=version, publish="yes").status_code == 200
     assert SchemaVersion.objects.count() == 1
+
+
+# --- what publishing would mean ---------------------------------------------------------------------------------------
+
+
+def test_a_compatible_schema_is_shown_before_it_is_published(staff: Client, compute: UsageEvent) -> None:
+    wider = json.dumps({**COMPUTE_SCHEMA, "additionalProperties": True})
+    shown = change(staff, compute, name="Other", schema=wider)
+    text = shown.content.decode()
+    assert "Nothing was saved yet" in text
+    assert "takes all that version 1 took" in text
+    assert "Publish version 2" in text
+    assert "additionalProperties: false" in text
+    compute.refresh_from_db()
+    assert (compute.name, compute.schema_version, SchemaVersion.objects.count()) == ("Compute hours", 1, 1)
+
+    assert staff.post(page_of(compute), {**dict(shown.context["posted"]), "publish": "yes"}).status_code == 302
+    compute.refresh_from_db()
+    assert (compute.name, compute.schema_version) == ("Other", 2)
+    assert compute.schema["additionalProperties"] is True
+
+
+def test_what_does_not_go_with_the_schema_is_counted_and_needs_a_word(staff: Client, cpu_hours: Metric) -> None:
+    compute = cpu_hours.usage_event
+    take_in(compute, record(hours=1), record(hours=2))
+    narrower = json.dumps({"type": "object", "properties": {"region": {}}, "additionalProperties": False})
+    shown = change(staff, compute, schema=narrower)
+    text = shown.content.decode()
+    assert shown.context["change"].violating_records == 2
+    assert "2 stored records would be refused by it" in text
+    assert "cpu_hours" in text
+    assert "Publish all the same" in text
+
+    # Without the word, nothing: "yes" is not enough for what somebody has to accept.
+    posted = dict(shown.context["posted"])
+    assert "Nothing was saved yet" in staff.post(page_of(compute), {**posted, "publish": "yes"}).content.decode()
+    for word in ("no", "\0", "edit"):
+        assert staff.post(page_of(compute), {**posted, "publish": word}).status_code == 200
+    assert SchemaVersion.objects.count() == 1
+
+    assert staff.post(page_of(compute), {**posted, "publish": "accept"}).status_code == 302
+    compute.refresh_from_db()
+    assert compute.schema_version == 2
+    assert UsageRecord.objects.filter(schema_version=1).count() == 2
+
+
+def test_back_to_the_form_keeps_what_was_typed(staff: Client, compute: UsageEvent) -> None:
+    typed = '{"type": "object", "title": "typed"}'
+    form = change(staff, compute, schema=typed, publish="edit").context["form"]
+    assert form["schema"].value() == typed
+    assert SchemaVersion.objects.count() == 1
+
+
+def test_versions_are_compared(staff: Client, compute: UsageEvent) -> None:
+    publish_schema(compute, {**COMPUTE_SCHEMA, "additionalProperties": True})
+    publish_schema(compute, {"type": "object"})
+    compare = reverse("admin:usage_usageevent_versions", args=[compute.pk])
+
+    newest = staff.get(compare)
+    assert (newest.context["earlier"].version, newest.context["later"].version) == (2, 3)
+    assert ("cpu_usage_hours", "removed") in [(change.path, change.kind) for change in newest.context["changes"]]
+    chosen = staff.get(compare, {"from": 1, "to": 2})
+    assert [change.path for change in chosen.context["changes"]] == ["data"]
+    assert "additionalProperties" in chosen.content.decode()
+    assert "The two are the same" in staff.get(compare, {"from": 2, "to": 2}).content.decode()
+    for value in [*HOSTILE, "", "99"]:
+        assert staff.get(compare, {"from": value[:5_000], "to": "1"}).status_code == 200
+    assert "removed" in staff.get(page_of(compute)).content.decode()
+
+    stranger = staff_of(Organisation.objects.create(name="Other"), name="stranger")
+    assert stranger.get(compare).status_code == 404
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+def test_policies_are_set_when_adding_and_changing(staff: Client, organisation: Organisation) -> None:
+    chosen = {"unknown_customer": "quarantine", "invalid_record": "refuse"}
+    add(staff, **chosen, max_age_number="2", max_age_unit="days", max_ahead_number="90", max_ahead_unit="minutes")
+    usage_event = UsageEvent.objects.get()
+    assert (usage_event.unknown_customer, usage_event.invalid_record) == ("quarantine", "refuse")
+    assert (usage_event.max_age, usage_event.max_ahead) == (timedelta(days=2), timedelta(minutes=90))
+
+    form = staff.get(page_of(usage_event)).context["form"]
+    assert form.fields["max_age"].widget.decompress(form["max_age"].value()) == [2, "days"]
+    assert form.fields["max_ahead"].widget.decompress(form["max_ahead"].value()) == [90, "minutes"]
+
+    assert change(staff, usage_event, max_ahead_number="0.5", max_ahead_unit="hours").status_code == 302
+    usage_event.refresh_from_db()
+    assert (usage_event.unknown_customer, usage_event.invalid_record) == ("create", "quarantine")
+    assert (usage_event.max_age, usage_event.max_ahead) == (None, timedelta(minutes=30))
+    assert usage_event.schema_version == 1
+
+
+@pytest.mark.parametrize("span", [timedelta(0), timedelta(microseconds=1), timedelta(seconds=90), timedelta(days=9)])
+def test_every_span_comes_back_as_it_was(span: timedelta) -> None:
+    field = SpanField()
+    number, unit = field.widget.decompress(span)
+    assert field.clean([str(number), unit]) == span
+    assert not field.has_changed(span, [str(number), unit])
+
+
+def test_policies_that_are_none_are_told_at_their_fields(staff: Client, compute: UsageEvent) -> None:
+    for field, value, name in (
+        ("unknown_customer", "x", "unknown_customer"),
+        ("invalid_record", "", "invalid_record"),
+        ("max_age_number", "-1", "max_age"),
+        ("max_age_number", "soon", "max_age"),
+        ("max_age_unit", "fortnights", "max_age"),
+        ("max_ahead_number", "36526", "max_ahead"),
+    ):
+        posted = {"max_age_unit": "days", "max_ahead_unit": "days", field: value}
+        assert list(errors(change(staff, compute, **posted))) == [name], field
+    for field in (
+        "unknown_customer",
+        "invalid_record",
+        "max_age_number",
+        "max_age_unit",
+        "max_ahead_number",
+        "max_ahead_unit",
+    ):
+        for value in HOSTILE:
+            assert change(staff, compute, **{"max_age_number": "1", field: value}).status_code in (200, 302), field
+    compute.refresh_from_db()
+    assert compute.unknown_customer == "create"
 
 
 def test_an_archived_usage_event_takes_no_records_until_it_is_unarchived(staff: Client, compute: UsageEvent) -> None:

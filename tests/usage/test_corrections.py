@@ -128,7 +128,8 @@ def test_revisions_count_up_and_each_is_kept(stored: UsageRecord) -> None:
 
 def test_a_correction_is_checked_by_the_schema_in_force(stored: UsageRecord) -> None:
     usage_event = stored.usage_event
-    publish_schema(usage_event, {"type": "object", "properties": {"gb": {"type": "number"}}, "required": ["gb"]})
+    schema = {"type": "object", "properties": {"gb": {"type": "number"}}, "required": ["gb"]}
+    publish_schema(usage_event, schema, accept_violations=True)
 
     with pytest.raises(CorrectionError, match="'gb' is required, but is missing"):
         correct(stored, data={"cpu_usage_hours": 2})

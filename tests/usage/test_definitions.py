@@ -7,13 +7,13 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.utils.timezone import now
 
-from customers.exactjson import dumps
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Organisation, Scope
-from tests.conftest import COMPUTE_SCHEMA, record
+from tests.conftest import COMPUTE_SCHEMA, record, submission
 from tests.threads import run_together
+from usage.bodies import Submission
 from usage.definitions import create_usage_event, define, find_definition, load_definition, publish_schema
-from usage.ingestion import Source, SourceRefused, UsageEventGone, ingest
+from usage.ingestion import Source, SourceRefused, ingest
 from usage.models import IngestBatch, SchemaVersion, UsageEvent, UsageRecord
 
 ANY = {"type": "object"}
@@ -164,8 +164,8 @@ def test_an_archived_definition_is_found_but_not_remembered(acme: Organisation) 
     assert define(usage_event).usage_event_id == usage_event.pk
 
 
-def body(**more: Any) -> bytes:
-    return dumps(record(**more)).encode()
+def body(**more: Any) -> Submission:
+    return submission(record(**more))
 
 
 def test_a_process_that_remembers_the_old_schema_answers_by_the_new_one(compute: UsageEvent) -> None:
@@ -184,15 +184,17 @@ def test_a_process_that_remembers_the_old_schema_answers_by_the_new_one(compute:
     assert UsageRecord.objects.get().schema_version == 3
 
 
-def test_a_definition_that_never_settles_is_given_up(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_definition_that_never_settles_is_held_still(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
     believed = define(compute)
-    publish_schema(compute, ANY)
+    publish_schema(compute, {"type": "object", "required": ["gb"]})
     monkeypatch.setattr("usage.ingestion._reload", lambda *_: believed)
 
-    with pytest.raises(UsageEventGone):
-        ingest(believed, body(), source=FORM)
+    result = ingest(believed, body(), source=FORM)
 
-    assert not IngestBatch.objects.exists()
+    assert [(problem.code, problem.message) for problem in result.problems] == [
+        ("schema", "'gb' is required, but is missing")
+    ]
+    assert IngestBatch.objects.count() == 1
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_a_key_that_lost_its_right_stores_nothing(compute: UsageEvent, loss: dic
     ingest(define(compute), body(id="a"), source=source)
     ApiKey.objects.update(**loss)
 
-    for text in (body(id="b"), body(id="a"), b"[1]"):
+    for text in (body(id="b"), body(id="a"), submission(1)):
         with pytest.raises(SourceRefused):
             ingest(define(compute), text, source=source)
 

@@ -152,7 +152,14 @@ def test_the_physical_keys_of_records() -> None:
 @pytest.mark.parametrize(
     ("table", "indexes"),
     [
-        ("usage_ingestbatch", [(True, True, ("id", "usage_event_id"), None)]),
+        (
+            "usage_ingestbatch",
+            [
+                (False, False, ("upload_id",), "(upload_id IS NOT NULL)"),
+                (False, False, ("usage_event_id", "received_at", "id"), None),
+                (True, True, ("id", "usage_event_id"), None),
+            ],
+        ),
         ("usage_pendingbatch", [(True, True, ("usage_event_id", "batch_id"), None)]),
         ("usage_changedwindow", [(True, True, ("usage_event_id", "customer_id", "window_start", "id"), None)]),
         (

@@ -5,10 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from customers.exactjson import dumps
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Scope
-from tests.conftest import record, take_in
+from tests.conftest import record, submission, take_in
 from usage.corrections import Actor, correct_record, void_records
 from usage.definitions import define, publish_schema
 from usage.ingestion import Source, SourceRefused, UsageEventGone, ingest
@@ -112,7 +111,7 @@ def test_an_archived_usage_event_takes_nothing_even_from_a_process_that_believes
     UsageEvent.objects.filter(pk=compute.pk).update(archived_at=datetime.now(UTC))
 
     with pytest.raises(UsageEventGone):
-        ingest(believed, dumps(record()).encode(), source=Source(IngestBatch.Source.API))
+        ingest(believed, submission(record()), source=Source(IngestBatch.Source.API))
 
     assert not UsageRecord.objects.exists()
     assert not IngestBatch.objects.exists()
@@ -124,7 +123,7 @@ def test_a_new_schema_holds_even_for_a_process_that_remembers_the_old(compute: U
     publish_schema(compute, {"type": "object", "properties": {"cpu_usage_hours": {"type": "string"}}})
     source = Source(IngestBatch.Source.API)
 
-    result = ingest(believed, dumps([record(hours=5), record(hours="five")]).encode(), source=source)
+    result = ingest(believed, submission(record(hours=5), record(hours="five")), source=source)
 
     assert [(problem.index, problem.code) for problem in result.problems] == [(0, "schema")]
     stored = UsageRecord.objects.get()
@@ -160,7 +159,7 @@ def test_a_key_revoked_meanwhile_stores_nothing(compute: UsageEvent) -> None:
     ApiKey.objects.update(revoked_at=datetime.now(UTC))
 
     with pytest.raises(SourceRefused):
-        ingest(define(compute), dumps(record()).encode(), source=Source(IngestBatch.Source.API, key.pk))
+        ingest(define(compute), submission(record()), source=Source(IngestBatch.Source.API, key.pk))
 
     assert not UsageRecord.objects.exists()
     assert not IngestBatch.objects.exists()

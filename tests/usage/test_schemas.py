@@ -119,20 +119,17 @@ def test_a_remote_reference_is_refused_without_any_network(listener: socket.sock
         ):
             message = complaint(schema)
             assert "\n" not in message
-            assert "is not present in a registry" in message
+            assert "is not present in a registry" in message or "$dynamicRef is not supported" in message
 
     with pytest.raises(BlockingIOError):
         listener.accept()
 
 
 @pytest.mark.parametrize(
-    "schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"$dynamicRef": "#"}, {"not": {"not": {"$ref": "#"}}}]
+    "schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"not": {"not": {"$ref": "#"}}}, {"if": {"$ref": "#/if"}}]
 )
-def test_a_schema_that_refers_to_itself_ends(schema: dict[str, Any]) -> None:
-    check_schema({**OBJECT, **schema})
-
-    assert DataSchema({**OBJECT, **schema}).is_valid({"a": 1}) in (True, False)
-    assert len(list(DataSchema({**OBJECT, **schema}).violations({"a": 1}))) < 10
+def test_a_schema_that_refers_to_itself_without_going_deeper_is_refused(schema: dict[str, Any]) -> None:
+    assert complaint({**OBJECT, **schema}) == "a $ref leads back to itself without going deeper into the data"
 
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "^(a|a)*$", "^(a|aa)+$", "(.*a){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$"])

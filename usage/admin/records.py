@@ -28,6 +28,8 @@ class UsageRecordAdmin(ActAdmin):
     change_act_form = CorrectionForm
     act_template = "admin/usage/usagerecord/act_form.html"
     change_list_template = "admin/usage/usagerecord/change_list.html"
+    empty_icon = "receipt_long"
+    empty_text = "Records appear here as soon as they are posted. A usage event shows the curl to begin with."
     list_display = ("record", "customer_id_", "when", "said", "stream", "status", "received")
     actions = ("void", "restore")
     list_disable_select_all = True
@@ -63,7 +65,13 @@ class UsageRecordAdmin(ActAdmin):
 
     @display(description="Customer")
     def customer_id_(self, record: UsageRecord) -> str:
-        return record.customer.external_id
+        if not sent_after_archiving(record):
+            return record.customer.external_id
+        return format_html(
+            '{}<span class="tb-sub"><span class="tb-badge tb-badge-warn">{}</span></span>',
+            record.customer.external_id,
+            "Archived customer",
+        )
 
     @display(description="Timestamp (UTC)")
     def when(self, record: UsageRecord) -> str:
@@ -114,6 +122,7 @@ class UsageRecordAdmin(ActAdmin):
             "changes": changes,
             "batch_reference": batch_reference(obj.batch_id, obj.batch.received_at),
             "received_at": moment_text(obj.received_at),
+            "after_archiving": sent_after_archiving(obj),
             "records_url": reverse("admin:usage_usagerecord_changelist"),
         }
 
@@ -172,6 +181,12 @@ class UsageRecordAdmin(ActAdmin):
         if page is not None:
             return HttpResponseRedirect(reverse("admin:usage_usagerecord_change", args=[page]))
         return HttpResponseRedirect(request.get_full_path())
+
+
+def sent_after_archiving(record: UsageRecord) -> bool:
+    """Tell whether the record is usage of a time when its customer was archived."""
+    archived_at = record.customer.archived_at
+    return archived_at is not None and record.timestamp > archived_at
 
 
 def _short(moment: Any) -> str:

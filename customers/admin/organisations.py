@@ -1,28 +1,21 @@
-"""Organisations, customers, API keys and staff in the admin."""
+"""Organisations and their API keys in the admin."""
 
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.timezone import now
-from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from customers.admin_access import OwnOrganisationAdmin, is_superuser
+from customers.admin_access import is_superuser
 from customers.admin_acts import ActAdmin, ActForm
-from customers.forms import AddCustomerForm, ApiKeyForm, ChangeCustomerForm, OrganisationActForm
+from customers.forms import ApiKeyForm, OrganisationActForm
 from customers.keys import revoke_api_key
-from customers.models import ApiKey, Customer, Membership, Organisation
-
-admin.site.unregister(Group)
-admin.site.unregister(User)
+from customers.models import ApiKey, Organisation
 
 
 @admin.register(Organisation)
@@ -43,24 +36,6 @@ class OrganisationAdmin(ActAdmin):
     @display(description="Key (organisation header)")
     def key_(self, organisation: Organisation) -> str:
         return format_html('<code class="tb-inline">{}</code>', organisation.key)
-
-
-@admin.register(Customer)
-class CustomerAdmin(ActAdmin):
-    empty_icon = "groups"
-    empty_text = "Customers appear by themselves when usage names them, or can be added here."
-    add_act_form = AddCustomerForm
-    change_act_form = ChangeCustomerForm
-    act_template = "admin/customers/customer_form.html"
-    add_title = "Add customer"
-    list_display = ("external_id", "name", "email", "confirmed_", "created_at")
-    ordering = ("external_id",)
-    search_fields = ("external_id", "name")
-    search_help_text = "Customer id or name"
-
-    @display(description="Entered by", label={"Staff": "success", "Usage": "info"})
-    def confirmed_(self, customer: Customer) -> str:
-        return "Staff" if customer.confirmed else "Usage"
 
 
 @admin.register(ApiKey)
@@ -132,74 +107,3 @@ class ApiKeyAdmin(ActAdmin):
             raise Http404("There is no such key.")
         self.revoke(request, key)
         return self.redirect_to(key[0])
-
-
-@admin.register(Membership)
-class MembershipAdmin(OwnOrganisationAdmin):
-    """Who works for which organisation. Superusers decide; the others see their own organisation's."""
-
-    list_display = ("user", "organisation")
-    list_display_links = ("user",)
-    list_select_related = ("user", "organisation")
-    fields = ("organisation", "user")
-    ordering = ("organisation__name", "user__username")
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        return self.list_display
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        # Not a fact but a right: it must be possible to take it away.
-        return is_superuser(request)
-
-
-class MembershipInline(TabularInline):
-    model = Membership
-    extra = 0
-    verbose_name_plural = "Works for"
-
-
-@admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
-    """People who sign in. Superusers only; who leaves is made inactive, because the history names them."""
-
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-    list_display = ("username", "name", "is_active", "is_staff", "is_superuser", "last_login")
-    list_filter = ()
-    search_fields = ("username", "first_name", "last_name", "email")
-    fieldsets = (
-        (None, {"fields": ("username", "password", "first_name", "last_name", "email")}),
-        ("Rights", {"fields": ("is_active", "is_staff", "is_superuser")}),
-    )
-    filter_horizontal = ()
-    inlines = (MembershipInline,)
-    readonly_fields = ("last_login", "date_joined")
-
-    @display(description="Name")
-    def name(self, user: User) -> str:
-        return user.get_full_name() or "-"
-
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        return super().get_search_results(request, queryset, search_term.replace("\0", ""))
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        return False
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return is_superuser(request)
-
-    has_add_permission = has_module_permission
-    has_change_permission = has_view_permission
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
