@@ -18,6 +18,7 @@ from usage.openapi_schemas import (
     STORED,
     STORED_RECORD,
     UPLOAD_BODIES,
+    UPLOAD_PARAMETERS,
     UPLOAD_READING,
     USAGE_EVENT,
 )
@@ -219,8 +220,8 @@ class UploadDescription(OpenApiViewExtension):
     target_class = "usage.views.uploads.UploadViewSet"
 
     def view_replacement(self) -> Any:
-        parameters = [OpenApiParameter(name, str, description=text) for name, text in UPLOAD_READING.items()]
-        reading = {"type": "object", "properties": {name: {"type": "string"} for name in UPLOAD_READING}}
+        parameters = [OpenApiParameter(name, schema) for name, schema in UPLOAD_PARAMETERS.items()]
+        reading = {"type": "object", "additionalProperties": False, "properties": UPLOAD_READING}
         later = problem_response("The upload is in another state.")
 
         @extend_schema_view(

@@ -115,17 +115,30 @@ STORED: dict[str, Any] = {
         }
     },
 }
-UPLOAD_READING: dict[str, str] = {
-    "usage_event": "The usage event's slug.",
-    "format": "`csv` or `ndjson`.",
-    "file_name": "How the file shall be called.",
-    "start": "`true`: ingest it at once.",
+# How a file is read: parameters, parts of a form and, to change it, members of a JSON object.
+UPLOAD_READING: dict[str, dict[str, Any]] = {
+    "delimiter": {"type": ["string", "null"], "description": "Between cells: a comma, a semicolon or a tab."},
+    "decimal": {"type": ["string", "null"], "description": "The decimal sign of numbers: `.` or `,`."},
+    "thousands": {"type": ["string", "null"], "description": "What groups digits, if anything does."},
+    "timezone": {"type": ["string", "null"], "description": "IANA zone of timestamps that name none; UTC."},
+    "mapping": {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": ["string", "null"]},
+        "description": "Columns to `customer_id`, `timestamp`, `id`, `data.<property>`, or null to leave one out.",
+    },
+}
+UPLOAD_PARAMETERS: dict[str, dict[str, Any]] = {
+    "usage_event": {"type": "string", "description": "The usage event's slug."},
+    "format": {"type": "string", "enum": ["csv", "ndjson"]},
+    "file_name": {"type": "string", "description": "How the file shall be called."},
+    "start": {"type": "string", "enum": ["true", "false"], "description": "`true`: ingest it at once."},
+    **{name: {"type": "string", "description": member["description"]} for name, member in UPLOAD_READING.items()},
 }
 UPLOAD_BODIES: dict[str, Any] = {
     "multipart/form-data": {
         "type": "object",
         "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+        "properties": {"file": {"type": "string", "format": "binary"}, **UPLOAD_PARAMETERS},
     },
     "text/csv": {"type": "string"},
     "application/x-ndjson": {"type": "string"},

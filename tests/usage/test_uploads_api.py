@@ -16,8 +16,10 @@ from customers.models import Organisation
 from tests.people import HOSTILE
 from usage.definitions import archive_usage_event
 from usage.models import Upload, UsageEvent, UsageRecord
+from usage.openapi_schemas import UPLOAD_PARAMETERS, UPLOAD_READING
 from usage.tasks import check_staged_upload, ingest_staged_upload, remove_old_uploads, wake_uploads
 from usage.upload_files import errors_path_of
+from usage.views.upload_requests import PARAMETERS, READING
 
 UPLOADS = "/api/uploads/"
 HEADER = "customer_id,timestamp,id,cpu_usage_hours,region\n"
@@ -287,3 +289,8 @@ def test_the_command_says_what_is_wrong(compute: UsageEvent, tmp_path: Path) -> 
         with pytest.raises(CommandError, match=message):
             command(*arguments)
     assert not Upload.objects.exists()
+
+
+def test_the_document_names_every_parameter_of_an_upload() -> None:
+    assert sorted(UPLOAD_PARAMETERS) == sorted(PARAMETERS)
+    assert sorted(UPLOAD_READING) == sorted(READING)
