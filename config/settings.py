@@ -104,12 +104,13 @@ CELERY_TASK_ROUTES = {
     "metrics.tasks.wake_folds": {"queue": "fold"},
     "metrics.tasks.fold_usage_event": {"queue": "fold"},
 }
-# The beat only wakes folds: a tick that found no worker in time is worth nothing, the next one comes.
+# The beat only wakes: a tick that found no worker for a while is worth nothing, the next one comes. (The time is an
+# absolute one: the clocks of beat and worker may differ by less than that.)
 CELERY_BEAT_SCHEDULE = {
-    "wake-folds": {"task": "metrics.tasks.wake_folds", "schedule": 1.0, "options": {"expires": 1.0}},
-    "wake-uploads": {"task": "usage.tasks.wake_uploads", "schedule": 2.0, "options": {"expires": 2.0}},
+    "wake-folds": {"task": "metrics.tasks.wake_folds", "schedule": 1.0, "options": {"expires": 15.0}},
+    "wake-uploads": {"task": "usage.tasks.wake_uploads", "schedule": 2.0, "options": {"expires": 15.0}},
     "remove-old-uploads": {"task": "usage.tasks.remove_old_uploads", "schedule": 3600.0, "options": {"expires": 600.0}},
-    "wake-builds": {"task": "metrics.tasks.wake_builds", "schedule": 1.0, "options": {"expires": 1.0}},
+    "wake-builds": {"task": "metrics.tasks.wake_builds", "schedule": 1.0, "options": {"expires": 15.0}},
 }
 
 # --- signing in, languages, files ------------------------------------------------------------------------------------

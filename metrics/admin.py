@@ -18,6 +18,7 @@ from customers.templatetags.tallybook_admin import iso_utc
 from metrics.definitions import NotADraft, activate_metric
 from metrics.forms import MetricForm, PublishedMetricForm, QuantitiesForm
 from metrics.models import Aggregation, Metric
+from metrics.periods import PeriodError
 from metrics.quantities import Answer, NotActive, Question, UnknownCustomer, quantities
 
 # Enough digits for any total of numbers that ingestion takes; a sum that would be rounded is a fault, not a result.
@@ -122,7 +123,7 @@ class MetricAdmin(ActAdmin):
                 not_active = error.status
             except UnknownCustomer as error:
                 form.add_error("customer_id", f"There is no customer “{error}”.")
-            except ValueError as error:
+            except PeriodError as error:
                 form.add_error("end", f"{str(error)[:1].upper()}{str(error)[1:]}.")
         context = {"title": "Quantities", "form": form, "answer": answer, "not_active": not_active, "crumbs": []}
         if answer:

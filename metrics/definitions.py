@@ -7,7 +7,7 @@ from metrics.models import Aggregation, Metric
 from usage.schemas import properties_of, types_of
 from usage.timestamps import FIRST_MOMENT
 
-FORMULA = ("organisation_id", "code", "version", "usage_event_id", "aggregation", "property", "status")
+FORMULA = ("organisation_id", "code", "version", "usage_event_id", "aggregation", "property")
 NUMERIC = {"number", "integer"}
 
 
@@ -43,16 +43,20 @@ def save_metric(metric: Metric) -> Metric:
     from what is stored.
     """
     stored = Metric.objects.select_for_update().filter(pk=metric.pk).first()
+    published = stored is not None and stored.status != Metric.Status.DRAFT
     metric.full_clean()
     if stored is None or stored.status == Metric.Status.DRAFT:
         check_formula(metric)
     else:
-        for field in FORMULA:
+        # From building to active it may have gone meanwhile; who still sees a draft wants more than a new name.
+        seen_as_draft = ["status"] if metric.status == Metric.Status.DRAFT else []
+        for field in (*FORMULA, *seen_as_draft):
             if getattr(stored, field) != getattr(metric, field):
                 raise ValidationError({field: f"a published formula never changes; this metric is {stored.status}"})
     try:
         with transaction.atomic():
-            metric.save()
+            # Of a published one nothing else: a build moves its position in this row.
+            metric.save(update_fields=["name", "unit"] if published else None)
     except IntegrityError:
         metric.validate_constraints()  # somebody else was faster, and is now there to be seen
         raise

@@ -52,13 +52,14 @@ def state_columns(metric: Metric) -> tuple[StateColumn, ...]:
 def value_of(metric: Metric) -> sql.Composable:
     """Return the SQL of one record's value (numeric, null if it has none); the record's alias is `record`.
 
-    The cast is guarded: what an older schema let in, or a missing property, is null and never an error.
+    The cast is guarded: what an older schema let in, or a missing property, is null and never an error. The property's
+    name is a parameter, `property`: it may hold anything that JSON allows.
     """
     if metric.aggregation == Aggregation.COUNT:
         return sql.SQL("1::numeric")
     return sql.SQL(
-        "CASE WHEN jsonb_typeof(record.data -> {property}) = 'number' THEN (record.data -> {property})::numeric END"
-    ).format(property=sql.Literal(metric.property))
+        "CASE WHEN jsonb_typeof(record.data -> %(property)s) = 'number' THEN (record.data -> %(property)s)::numeric END"
+    )
 
 
 def quantity_of(metric: Metric, state: dict[str, Any]) -> Decimal | None:

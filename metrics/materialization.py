@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STRETCH_RECORDS = 100_000  # about a second of work
 ATTEMPTS = 5
 PATIENCE_SECONDS = 5.0
+FOLD_SECONDS = 1.0
 
 Result = TypeVar("Result")
 
@@ -56,8 +57,11 @@ def fold(usage_event_id: int) -> Folded | None:
     with folding_lock(usage_event_id) as held:
         if not held:
             return None
+        # Not for ever: while usage comes in there is always more, and others wait for the lock and for this worker.
         while folded := _in_snapshot(lambda cursor: _fold_once(cursor, usage_event_id)):
             batches, windows = batches + folded.batches, windows + folded.windows
+            if time.monotonic() - started > FOLD_SECONDS:
+                break
     if batches or windows:
         elapsed = (time.monotonic() - started) * 1000
         log.info("folded usage_event=%d batches=%d changed=%d ms=%.1f", usage_event_id, batches, windows, elapsed)
@@ -118,7 +122,8 @@ def _build_once(cursor: CursorWrapper, metric_id: int) -> str:
         metric.built_customer_id, metric.built_window_start = end
         metric.save(update_fields=["built_customer_id", "built_window_start"])
         return metric.status
-    earlier = Metric.objects.filter(organisation_id=metric.organisation_id, code=metric.code)
+    same_code = Metric.objects.filter(organisation_id=metric.organisation_id, code=metric.code)
+    earlier = same_code.filter(version__lt=metric.version)
     earlier.filter(status=Metric.Status.ACTIVE).update(status=Metric.Status.RETIRED)
     metric.status, metric.activated_at = Metric.Status.ACTIVE, now()
     metric.save(update_fields=["status", "activated_at"])
@@ -132,6 +137,8 @@ def _in_snapshot(work: Callable[[CursorWrapper], Result]) -> Result:
             with snapshot() as cursor:
                 return work(cursor)
         except OperationalError as error:
-            if not isinstance(error.__cause__, psycopg.errors.SerializationFailure) or attempt == ATTEMPTS - 1:
+            transient = isinstance(error.__cause__, psycopg.errors.SerializationFailure)
+            # A lost connection took the lock with it: what follows on a new one would run without.
+            if not transient or attempt == ATTEMPTS - 1 or connection.connection is None:
                 raise
     raise AssertionError("the loop returns or raises")

@@ -9,6 +9,10 @@ from usage.windows import HOUR, hour_of
 MAX_WINDOWS = 10_000
 
 
+class PeriodError(ValueError):
+    """The period cannot be cut into windows, or not into so many; the text says why."""
+
+
 class Window(StrEnum):
     """How a period is cut; days, weeks (from Monday) and months are those of the zone's calendar."""
 
@@ -23,15 +27,17 @@ def window_edges(start: datetime, end: datetime, window: Window, zone: ZoneInfo)
     """Return the instants (UTC, ascending) that cut [start, end) into windows: window i is [edges[i], edges[i+1]).
 
     The first and the last window are cut off by the period's own ends. A day of the zone may have 23 or 25 hours.
-    Raises ValueError for an empty period and for more than MAX_WINDOWS windows.
+    Raises PeriodError for an empty period and for more than MAX_WINDOWS windows.
     """
     if not start < end:
-        raise ValueError(f"the end must be after the start, got {start.isoformat()} to {end.isoformat()}")
+        raise PeriodError(f"the end must be after the start, got {start.isoformat()} to {end.isoformat()}")
     edges = [start.astimezone(UTC)]
     while (following := _next_edge(edges[-1], window, zone)) is not None and following < end:
         edges.append(following)
         if len(edges) > MAX_WINDOWS:
-            raise ValueError(f"at most {MAX_WINDOWS} windows were expected; ask for a shorter period or longer windows")
+            raise PeriodError(
+                f"at most {MAX_WINDOWS} windows were expected; ask for a shorter period or longer windows"
+            )
     return [*edges, end.astimezone(UTC)]
 
 
@@ -60,4 +66,6 @@ def _next_edge(edge: datetime, window: Window, zone: ZoneInfo) -> datetime | Non
     else:
         following = local.replace(day=1) + timedelta(days=32)
         following = following.replace(day=1)
-    return midnight(following.date(), zone)
+    begin = midnight(following.date(), zone)
+    # Where a clock falls back at midnight, the day may begin before an instant that it shows twice.
+    return begin if begin > edge else midnight(following.date() + timedelta(days=1), zone)

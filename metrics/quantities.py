@@ -12,12 +12,13 @@ from customers.models import Customer
 from metrics import sql
 from metrics.formulas import quantity_of
 from metrics.models import Metric
-from metrics.periods import Window, split_hours, window_edges
+from metrics.periods import PeriodError, Window, split_hours, window_edges
 from metrics.reading import Reading, changed_windows, customers_with_usage, pending_batches, read_states
 from metrics.snapshots import snapshot
 
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 500
+MAX_ROWS = 50_000
 UTC_ZONE = ZoneInfo("UTC")
 
 
@@ -76,7 +77,9 @@ def quantities(organisation_id: int, code: str, question: Question) -> Answer:
     """Return the quantities of the active version of a metric; every acknowledged record is in them.
 
     Everything is read in one snapshot. Windows without records are left out, except that a total for named customers
-    has a row for each. Raises UnknownMetric, NotActive, UnknownCustomer, ValueError for a period that cannot be cut.
+    has a row for each. Pages hold fewer customers where each has many windows. Raises UnknownMetric, NotActive,
+    UnknownCustomer, and PeriodError for a period that cannot be cut, or for named customers with more than MAX_ROWS
+    windows in all.
     """
     with snapshot() as cursor:
         return quantities_in(cursor, organisation_id, code, question)
@@ -93,7 +96,8 @@ def quantities_in(cursor: CursorWrapper, organisation_id: int, code: str, questi
         batch_ids=pending_batches(cursor, metric.usage_event_id),
         changed=changed_windows(cursor, metric.usage_event_id, edges[0], edges[-1]),
     )
-    customers, following = _customers(cursor, metric, reading, question)
+    room = max(1, MAX_ROWS // (len(edges) - 1))
+    customers, following = _customers(cursor, metric, reading, question, min(question.page_size, room), room)
     states = read_states(cursor, metric, reading, list(customers)) if customers else []
     rows = [
         Quantity(customers[customer_id], edges[i], edges[i + 1], quantity_of(metric, state), int(state["record_count"]))
@@ -116,18 +120,21 @@ def _active(organisation_id: int, code: str) -> Metric:
 
 
 def _customers(
-    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question
+    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question, page_size: int, most: int
 ) -> tuple[dict[int, str], int | None]:
     """Return the customers of this page, id to external id, and the id after which the next page begins."""
     of_organisation = Customer.objects.filter(organisation_id=metric.organisation_id)
     if question.customer_ids:
+        if len(question.customer_ids) > most:
+            raise PeriodError(f"at most {most} customers can be asked for so many windows at once")
         named = dict(of_organisation.filter(external_id__in=question.customer_ids).values_list("pk", "external_id"))
+        known = set(named.values())
         for external_id in question.customer_ids:
-            if external_id not in named.values():
+            if external_id not in known:
                 raise UnknownCustomer(external_id)
         return named, None
-    ids = customers_with_usage(cursor, metric, reading, after=question.after, limit=question.page_size + 1)
-    page = ids[: question.page_size]
+    ids = customers_with_usage(cursor, metric, reading, after=question.after, limit=page_size + 1)
+    page = ids[:page_size]
     names = dict(of_organisation.filter(pk__in=page).values_list("pk", "external_id"))
     return names, page[-1] if len(ids) > len(page) else None
 

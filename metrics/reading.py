@@ -1,6 +1,6 @@
 """The statements that read quantities: aggregates where they are complete, records where they are not yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,8 +9,11 @@ from psycopg import sql
 
 from metrics.formulas import state_columns, value_of
 from metrics.models import Metric
+from metrics.periods import split_hours
 from metrics.sql import CustomerHour
 from usage.windows import HOUR, hour_of
+
+FEW_HOURS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Reading:
         return {
             "usage_event_id": metric.usage_event_id,
             "metric_id": metric.pk,
+            "property": metric.property,
             "edges": self.edges,
             "start": start,
             "end": end,
@@ -73,31 +77,41 @@ _IN_PERIOD = (
 _HOUR = "date_trunc('hour', record.timestamp, 'UTC')"
 _CHANGED = "unnest(%(changed_customers)s::bigint[], %(changed_hours)s::timestamptz[]) AS changed (customer_id, hour)"
 
+# Hour by hour through an index: OFFSET 0 keeps the planner from making one large join of it. Many hours (every one,
+# where the zone is off by half an hour) are rather one pass over the period.
 _SPLIT_RECORDS = (
-    "unnest(%(split)s::timestamptz[]) AS split (hour) JOIN usage_usagerecord AS record"
-    f" ON record.timestamp >= split.hour AND record.timestamp < split.hour + interval '1 hour' AND {_IN_PERIOD}"
+    "unnest(%(split)s::timestamptz[]) AS split (hour) CROSS JOIN LATERAL (SELECT * FROM usage_usagerecord AS record"
+    f" WHERE record.timestamp >= split.hour AND record.timestamp < split.hour + interval '1 hour' AND {_IN_PERIOD}"
+    " AND {customers} OFFSET 0) AS record"
+)
+_MANY_SPLIT_RECORDS = (
+    "(SELECT * FROM usage_usagerecord AS record"
+    f" WHERE {_HOUR} = ANY (%(split)s) AND {_IN_PERIOD} AND {{customers}}) AS record"
 )
 _CHANGED_RECORDS = (
-    f"{_CHANGED} JOIN usage_usagerecord AS record ON record.customer_id = changed.customer_id"
+    f"{_CHANGED} CROSS JOIN LATERAL (SELECT * FROM usage_usagerecord AS record"
+    " WHERE record.customer_id = changed.customer_id"
     " AND record.timestamp >= changed.hour AND record.timestamp < changed.hour + interval '1 hour'"
-    f" AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD}"
+    f" AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}} OFFSET 0) AS record"
 )
 _PENDING_RECORDS = (
     "(SELECT * FROM usage_usagerecord AS record"
-    f" WHERE record.batch_id = ANY (%(batch_ids)s) AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD}"
+    f" WHERE record.batch_id = ANY (%(batch_ids)s) AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}}"
     f" AND NOT EXISTS (SELECT FROM {_CHANGED}"
     f" WHERE changed.customer_id = record.customer_id AND changed.hour = {_HOUR})"
     ") AS record"
 )
 
 
-def _record_sources(reading: Reading) -> list[sql.SQL]:
+def _record_sources(reading: Reading, customers: str) -> list[sql.Composed]:
+    """Return where records are read from, cut down to customers by a condition on `record`."""
+    split = _SPLIT_RECORDS if len(reading.split) <= FEW_HOURS else _MANY_SPLIT_RECORDS
     needed = (
-        (reading.split, _SPLIT_RECORDS),
+        (reading.split, split),
         (reading.changed, _CHANGED_RECORDS),
         (reading.batch_ids, _PENDING_RECORDS),
     )
-    return [sql.SQL(source) for rows, source in needed if rows]
+    return [sql.SQL(source).format(customers=sql.SQL(customers)) for rows, source in needed if rows]
 
 
 _STORED = sql.SQL(
@@ -117,7 +131,6 @@ _RAW = sql.SQL(
     """
     SELECT record.customer_id, width_bucket(record.timestamp, %(edges)s::timestamptz[]) - 1, '', {states}
     FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
-    WHERE record.customer_id = ANY (%(customers)s)
     GROUP BY 1, 2, 3
     """
 )
@@ -142,7 +155,7 @@ def read_states(
     merged = sql.SQL(", ").join(column.merged for column in columns)
     of_records = sql.SQL(", ").join(column.of_records for column in columns)
     parts = [_STORED.format(states=merged)]
-    for source in _record_sources(reading):
+    for source in _record_sources(reading, "record.customer_id = ANY (%(customers)s)"):
         parts.append(_RAW.format(states=of_records, source=source, value=value_of(metric)))
     statement = _MERGED.format(
         states=merged,
@@ -159,8 +172,11 @@ def customers_with_usage(
 ) -> list[int]:
     """Return the ids of the next customers with usage in the period, ascending, at most `limit`.
 
-    Primary key of aggregates, read only as far as the limit needs; (usage_event, timestamp, id) and (batch) of records.
+    Of hours that an edge inside the period cuts, the aggregates tell as well. A customer whose last record was voided
+    since the last fold is named too. Primary key of aggregates, read only as far as the limit needs; (usage_event,
+    timestamp, id) and (batch) of records.
     """
+    reading = replace(reading, split=split_hours([reading.edges[0], reading.edges[-1]]))
     statement = sql.SQL(
         """
         SELECT customer_id FROM (
@@ -174,11 +190,10 @@ def customers_with_usage(
         """
     ).format(
         records=sql.SQL(" ").join(
-            sql.SQL(
-                "UNION (SELECT DISTINCT record.customer_id FROM {} WHERE record.customer_id > %(after)s"
-                " ORDER BY customer_id LIMIT %(limit)s)"
-            ).format(source)
-            for source in _record_sources(reading)
+            sql.SQL("UNION (SELECT DISTINCT record.customer_id FROM {} ORDER BY customer_id LIMIT %(limit)s)").format(
+                source
+            )
+            for source in _record_sources(reading, "record.customer_id > %(after)s")
         )
     )
     cursor.execute(statement, reading.arguments(metric, after=after, limit=limit))

@@ -90,6 +90,7 @@ def _arguments(metric: Metric, windows: Sequence[CustomerHour] = (), **more: Any
     return {
         "usage_event_id": metric.usage_event_id,
         "metric_id": metric.pk,
+        "property": metric.property,
         "customers": [customer_id for customer_id, _ in windows],
         "hours": [window_start for _, window_start in windows],
         "built_customer_id": metric.built_customer_id,
@@ -135,9 +136,11 @@ def rebuild_windows(cursor: CursorWrapper, metric: Metric, windows: Sequence[Cus
         arguments,
     )
     source = sql.SQL(
-        _WINDOWS + " AS changed (customer_id, window_start) JOIN usage_usagerecord AS record"
-        " ON record.customer_id = changed.customer_id AND record.timestamp >= changed.window_start"
-        " AND record.timestamp < changed.window_start + interval '1 hour'"
+        # Window by window through the index: OFFSET 0 keeps the planner from making one large join of it.
+        _WINDOWS + " AS changed (customer_id, window_start) CROSS JOIN LATERAL ("
+        " SELECT * FROM usage_usagerecord AS record WHERE record.usage_event_id = %(usage_event_id)s"
+        " AND record.customer_id = changed.customer_id AND record.timestamp >= changed.window_start"
+        " AND record.timestamp < changed.window_start + interval '1 hour' OFFSET 0) AS record"
     )
     cursor.execute(_state_of_records(metric, sql.SQL("true"), source), arguments)
 

@@ -14,6 +14,7 @@ from customers.authentication import caller
 from customers.models import Organisation
 from metrics.definitions import NotADraft, activate_metric
 from metrics.models import Metric
+from metrics.periods import PeriodError
 from metrics.quantities import NotActive, UnknownCustomer, UnknownMetric, quantities
 from metrics.serializers import MetricSerializer, QuestionSerializer, wire_answer
 
@@ -59,7 +60,7 @@ class MetricViewSet(
             raise Conflict(str(error)) from error
         except UnknownCustomer as error:
             raise ValidationError({"customer_id": f"There is no customer '{error}'."}) from error
-        except ValueError as error:
+        except PeriodError as error:
             raise ValidationError({"end": str(error)}) from error
         return Response(wire_answer(answer, question, _next(request, answer.next)))
 

@@ -43,7 +43,8 @@ def open_batch(
               AND organisation.aliases_revision = %(aliases_revision)s
               AND (%(api_key_id)s::bigint IS NULL OR EXISTS (
                   SELECT FROM customers_apikey AS key
-                  WHERE key.id = %(api_key_id)s AND key.revoked_at IS NULL AND 'ingest' = ANY (key.scopes)
+                  WHERE key.id = %(api_key_id)s AND key.organisation_id = usage_event.organisation_id
+                    AND key.revoked_at IS NULL AND 'ingest' = ANY (key.scopes)
                     AND (key.expires_at IS NULL OR key.expires_at > clock_timestamp())))
             RETURNING id, usage_event_id, received_at
         ), pending AS (
@@ -152,7 +153,7 @@ def compare_with_first(cursor: CursorWrapper, usage_event_id: int, rows: str) ->
 
 
 def revise_records(cursor: CursorWrapper, change: dict[str, Any]) -> None:
-    """Keep the before-images of records that an act is about to change. Primary keys."""
+    """Keep the before-images of records that an act is about to change, of each one. Primary keys."""
     cursor.execute(
         """
         INSERT INTO usage_recordrevision (usage_event_id, record_id, revision, action, customer_id, sender_customer_id,
@@ -165,6 +166,8 @@ def revise_records(cursor: CursorWrapper, change: dict[str, Any]) -> None:
         """,
         change,
     )
+    if cursor.rowcount != len(change["record_ids"]):
+        raise LookupError(f"{len(change['record_ids'])} before-images were expected, {cursor.rowcount} could be kept")
 
 
 def mark_windows(cursor: CursorWrapper, usage_event_id: int, record_ids: list[int]) -> None:

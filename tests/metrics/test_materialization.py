@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import psycopg.errors
 import pytest
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.transaction import TransactionManagementError
 
+from customers.models import Organisation
 from metrics import materialization, sql
 from metrics.definitions import activate_metric, save_metric
 from metrics.materialization import Folded, build, fold, usage_events_to_fold
 from metrics.models import Metric, MetricAggregate
+from metrics.quantities import Question, quantities
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import State, expected_aggregates, stored_aggregates
 from usage.corrections import Actor, correct_record, restore_records, void_records
@@ -191,6 +195,70 @@ def test_only_a_metric_to_be_built_is_built(compute: UsageEvent) -> None:
     assert not build(metric.pk)
     metric.refresh_from_db()
     assert metric.status == Metric.Status.DRAFT
+
+
+@pytest.mark.parametrize("name", ["cpu_%", "%(metric_id)s", "%s", "a'b", 'a"b', "a\\b", "größe", "a b"])
+def test_a_property_may_have_any_name(organisation: Organisation, name: str) -> None:
+    schema = {"type": "object", "properties": {name: {"type": "number"}}}
+    usage_event = create_usage_event(organisation, name="Odd", slug="odd", schema=schema)
+    odd = {"customer_id": "c", "timestamp": "2025-06-17T14:00:00Z", "data": {name: 2}}
+    take_in(usage_event, odd)
+    metric = active_metric(usage_event, code="odd", aggregation="sum", property=name)
+    take_in(usage_event, odd)
+    question = Question(start=HOUR_14, end=HOUR_14.replace(hour=15))
+
+    assert [row.quantity for row in quantities(organisation.pk, "odd", question).rows] == [4]
+    fold(usage_event.pk)
+    assert states(metric) == [State(2, 2, Decimal(4))]
+
+
+def test_renaming_a_metric_while_it_is_built_does_not_move_the_build(
+    compute: UsageEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 1)
+    take_in(compute, *(record(customer=customer) for customer in "abcdef"))
+    activate_metric(draft(compute).pk)
+    seen_before = Metric.objects.get()
+    one_stretch(seen_before)
+
+    seen_before.name = "Another name"
+    save_metric(seen_before)
+
+    assert build(seen_before.pk)
+    metric = Metric.objects.get()
+    assert (metric.name, metric.status) == ("Another name", Metric.Status.ACTIVE)
+    assert stored_aggregates(metric) == expected_aggregates(metric)
+
+
+def test_a_fold_gives_way_while_usage_keeps_coming(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
+    rounds = iter([Folded(1, 0), Folded(1, 0), Folded(0, 0)])
+    monkeypatch.setattr(materialization, "_fold_once", lambda cursor, usage_event_id: next(rounds))
+
+    assert fold(compute.pk) == Folded(1, 0)
+    monkeypatch.setattr(materialization, "FOLD_SECONDS", 60.0)
+    assert fold(compute.pk) == Folded(1, 0)
+    assert list(rounds) == []
+
+
+def test_a_lost_connection_is_not_retried_without_the_lock(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(compute, record())
+    attempts = []
+
+    def lose(*arguments: Any) -> Any:
+        attempts.append(1)
+        connection.close()
+        raise OperationalError from psycopg.errors.SerializationFailure()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(materialization, "_fold_once", lose)
+        with pytest.raises((OperationalError, TransactionManagementError, InterfaceError)):
+            fold(compute.pk)
+    assert len(attempts) == 1
+    assert fold(compute.pk) == Folded(1, 0)
+    assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------

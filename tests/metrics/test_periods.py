@@ -93,3 +93,10 @@ def test_an_empty_period_is_refused(end: datetime) -> None:
 def test_too_many_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 10000 windows"):
         window_edges(utc(2020, 1, 1), utc(2025, 1, 1), Window.HOUR, ZERO)
+
+
+def test_edges_rise_where_a_clock_fell_back_at_midnight() -> None:
+    # St John's went from 00:01 on 2010-11-07 back to 23:01 the day before.
+    edges = window_edges(utc(2010, 11, 7, 2, 45), utc(2010, 11, 9), Window.DAY, ZoneInfo("America/St_Johns"))
+
+    assert edges == sorted(set(edges))

@@ -9,7 +9,7 @@ import pytest
 from metrics.definitions import save_metric
 from metrics.materialization import fold
 from metrics.models import Metric
-from metrics.periods import Window, midnight
+from metrics.periods import PeriodError, Window, midnight
 from metrics.quantities import NotActive, Question, UnknownCustomer, UnknownMetric, quantities
 from tests.conftest import active_metric, record, take_in
 from usage.corrections import Actor, correct_record, void_records
@@ -141,3 +141,47 @@ def test_what_cannot_be_answered_says_so(compute: UsageEvent, cpu_hours: Metric)
     with pytest.raises(NotActive) as refused:
         quantities(organisation_id, "draft", JUNE)
     assert refused.value.status == "draft"
+
+
+def test_an_answer_has_a_bound(compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metrics.quantities.MAX_ROWS", 60)
+    take_in(compute, *(record(customer=f"cus_{number}") for number in range(5)))
+    question = Question(start=JUNE.start, end=JUNE.end, window=Window.DAY)
+
+    answer = quantities(cpu_hours.organisation_id, "cpu_hours", question)
+    assert [row.customer_id for row in answer.rows] == ["cus_0", "cus_1"]
+    assert answer.next is not None
+    with pytest.raises(PeriodError, match="at most 2 customers"):
+        ask(cpu_hours, window=Window.DAY, customer_ids=["cus_0", "cus_1", "cus_2"])
+
+
+@pytest.mark.parametrize("folded", ["all", "half", "none"])
+@pytest.mark.parametrize("window", list(Window))
+def test_pages_miss_nobody_whatever_is_folded(
+    compute: UsageEvent, cpu_hours: Metric, folded: str, window: Window
+) -> None:
+    zone = ZoneInfo("Asia/Kolkata")
+    for number in range(6):
+        take_in(compute, record(customer=f"cus_{number}", hours=number, timestamp="2025-06-02T18:29:59Z"))
+        take_in(compute, record(customer=f"cus_{number}", hours=10, timestamp="2025-06-02T18:30:00Z"))
+        if folded == "all" or (folded == "half" and number == 2):
+            fold(compute.pk)
+    moved = UsageRecord.objects.filter(customer__external_id="cus_1").earliest("id")
+    correct_record(moved.pk, data={"cpu_usage_hours": 100}, revision=1, reason="r", actor=ACTOR)
+    found: dict[str, Decimal] = {}
+    after: int | None = 0
+    while after is not None:
+        question = Question(
+            start=midnight(date(2025, 6, 1), zone),
+            end=midnight(date(2025, 6, 5), zone),
+            window=window,
+            zone=zone,
+            after=after,
+            page_size=2,
+        )
+        answer = quantities(cpu_hours.organisation_id, "cpu_hours", question)
+        for row in answer.rows:
+            found[row.customer_id] = found.get(row.customer_id, Decimal(0)) + (row.quantity or 0)
+        after = answer.next
+
+    assert found == {f"cus_{number}": (110 if number == 1 else number + 10) for number in range(6)}

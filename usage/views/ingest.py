@@ -7,12 +7,19 @@ from typing import Any
 from django.conf import settings
 from django.http.request import UnreadablePostError
 from rest_framework import viewsets
-from rest_framework.exceptions import APIException, NotFound, ParseError, UnsupportedMediaType, ValidationError
+from rest_framework.exceptions import (
+    APIException,
+    AuthenticationFailed,
+    NotFound,
+    ParseError,
+    UnsupportedMediaType,
+    ValidationError,
+)
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from customers import api
-from customers.authentication import RememberedApiKeyAuthentication, caller, confirm
+from customers.authentication import WORDING, RememberedApiKeyAuthentication, caller, confirm
 from customers.models import Scope
 from customers.rate_limits import Allowance, take_request
 from usage import bodies
@@ -146,6 +153,8 @@ def _as_answer(refusal: Exception) -> Exception:
         return api.TooLarge(str(refusal))
     if isinstance(refusal, BodyError):
         return ParseError(str(refusal))
+    if isinstance(refusal, SourceRefused):
+        return AuthenticationFailed(WORDING)
     return refusal if isinstance(refusal, APIException) else Gone()
 
 
