@@ -159,7 +159,9 @@ def read_query(request: Request, asked: type[serializers.Serializer[Any]], **con
 
 def read_fields(request: Request, expected: type[serializers.Serializer[Any]], **context: Any) -> Any:
     """Return the checked body of a request; raises ValidationError naming the field at fault."""
-    serializer = expected(data={} if request.data is None else request.data, context=context)
+    if request.data is None:
+        raise ValidationError("a JSON object was expected, got null")
+    serializer = expected(data=request.data, context=context)
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data
 

@@ -77,5 +77,6 @@ def activate_metric(metric_id: int) -> Metric:
 
 def metrics_using(usage_event_id: int, properties: set[str]) -> list[str]:
     """Return the codes of the metrics, drafts among them and retired ones not, that use one of the properties."""
-    metrics = Metric.objects.filter(usage_event_id=usage_event_id, property__in=properties)
+    storable = {name for name in properties if "\0" not in name}
+    metrics = Metric.objects.filter(usage_event_id=usage_event_id, property__in=storable)
     return sorted(set(metrics.exclude(status=Metric.Status.RETIRED).values_list("code", flat=True)))

@@ -33,6 +33,12 @@ class RejectedQuerySerializer(serializers.Serializer[Any]):
             raise serializers.ValidationError(f"the name of an ingest batch was expected, got '{reference[:60]}'")
         return parsed[0]
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        others = ("status", "record_id", "batch", "page_size", "cursor")
+        if "summary" in attrs and (name := next((name for name in others if name in self.initial_data), None)):
+            raise serializers.ValidationError({name: "beside summary only usage_event and code were expected"})
+        return attrs
+
 
 class RejectedRecordSerializer(serializers.Serializer[Any]):
     """An entry of the quarantine; `payload` is the text that came, `times` how often it came."""

@@ -52,6 +52,9 @@ def check_schema(schema: Any) -> None:
     if not isinstance(schema, dict):
         raise ValueError(f'a JSON object was expected, such as {{"type": "object"}}, got {_shown(schema)}')
     _check_depth(schema)
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and any("\0" in name for name in properties):
+        raise ValueError("at /properties: names without null characters were expected; such data cannot be stored")
     size = _size(schema)
     if size > MAX_SCHEMA_BYTES:
         raise ValueError(f"a schema of at most {MAX_SCHEMA_BYTES} bytes was expected, got {size}")

@@ -143,6 +143,8 @@ def _member(name: str, place: int, schema: dict[str, Any], cells: CellFormat) ->
 
 
 def _allowed(target: str, schema: dict[str, Any]) -> bool:
+    if "\0" in target or any("\ud800" <= sign <= "\udfff" for sign in target):
+        return False  # cannot be stored
     if target in targets_of(schema):
         return True
     return target.startswith(DATA) and len(target) > len(DATA) and schema.get("additionalProperties") is not False

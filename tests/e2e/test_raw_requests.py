@@ -14,7 +14,7 @@ from django.db import connection
 
 from customers.exactjson import dumps, loads
 from tests.conftest import record
-from usage.models import UsageEvent, UsageRecord
+from usage.models import Upload, UsageEvent, UsageRecord
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -88,3 +88,18 @@ def test_bodies_as_they_come_over_the_wire(port: int, headers: dict[str, str]) -
     exchange(port, start + b"Content-Length: 500\r\n\r\n", dumps([record(id="d")]).encode(), finish=False)
     assert exchange(port, chunked, *chunks(body))[1]["duplicates"] == 2
     assert set(UsageRecord.objects.values_list("idempotency_key", flat=True)) - {"c"} == {"a", "b"}
+
+
+def test_an_upload_that_breaks_off_is_no_file(port: int, headers: dict[str, str]) -> None:
+    content = b"customer_id,timestamp,cpu_usage_hours\na,2025-06-17T14:03:12Z,1\n"
+    fields = {**headers, "Host": "localhost", "Content-Type": "text/csv", "Connection": "close"}
+    start = b"POST /api/uploads/?usage_event=compute_hours HTTP/1.1\r\n"
+    start += "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode()
+
+    with socket.create_connection(("127.0.0.1", port), 20) as connected:
+        connected.sendall(start + b"Content-Length: %d\r\n\r\n" % (len(content) + 50) + content)
+        connected.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connected.recv(65_536), b""))
+
+    assert answer.partition(b"\r\n")[0].split()[1] == b"400"
+    assert not Upload.objects.exists()

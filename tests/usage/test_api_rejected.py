@@ -220,3 +220,10 @@ def test_an_archived_usage_event_takes_no_replay(post: Any, refused: UsageEvent)
 
     assert post(f"{LIST}{ids()[0]}/replay/", {}).status_code == 410
     assert ids(status="open") == ids()
+
+
+def test_a_summary_takes_no_filter_that_it_would_ignore(client: Client, headers: dict[str, str]) -> None:
+    for name, value in (("record_id", "a"), ("status", "any"), ("cursor", "1")):
+        answer = client.get(f"/api/rejected-records/?summary=code&{name}={value}", headers=headers)
+        assert answer.status_code == 400
+        assert [error["field"] for error in answer.json()["errors"]] == [name]

@@ -347,3 +347,8 @@ def loads_float(schema: Any) -> Any:
     if isinstance(schema, list):
         return [loads_float(inner) for inner in schema]
     return float(schema) if isinstance(schema, Decimal) else schema
+
+
+def test_a_property_name_that_cannot_be_stored_is_refused() -> None:
+    with pytest.raises(ValueError, match="at /properties: names without null characters"):
+        check_schema({"type": "object", "properties": {"a\0": {"type": "number"}}})

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -14,7 +15,7 @@ from pytest_django import Settings
 from customers.keys import issue_api_key
 from customers.models import Organisation
 from tests.people import HOSTILE
-from usage.definitions import archive_usage_event
+from usage.definitions import archive_usage_event, publish_schema
 from usage.models import Upload, UsageEvent, UsageRecord
 from usage.openapi_schemas import UPLOAD_PARAMETERS, UPLOAD_READING
 from usage.tasks import check_staged_upload, ingest_staged_upload, remove_old_uploads, wake_uploads
@@ -294,3 +295,40 @@ def test_the_command_says_what_is_wrong(compute: UsageEvent, tmp_path: Path) -> 
 def test_the_document_names_every_parameter_of_an_upload() -> None:
     assert sorted(UPLOAD_PARAMETERS) == sorted(PARAMETERS)
     assert sorted(UPLOAD_READING) == sorted(READING)
+
+
+@pytest.mark.parametrize("target", ["data.\\ud800", "data.\\u0000"])
+def test_a_mapping_to_a_name_that_cannot_be_stored_is_refused(
+    client: Client, headers: dict[str, str], compute: UsageEvent, target: str
+) -> None:
+    publish_schema(compute, {"type": "object"})
+    mapping = quote('{"customer_id":"customer_id","timestamp":"timestamp","x":"' + target + '"}')
+    answer = client.post(
+        f"/api/uploads/?usage_event=compute_hours&mapping={mapping}",
+        b"customer_id,timestamp,x\na,2025-06-17T14:03:12Z,1\n",
+        content_type="text/csv",
+        headers=headers,
+    )
+
+    assert answer.status_code == 400
+    assert [error["field"].partition(".")[0] for error in answer.json()["errors"]] == ["mapping"]
+    assert not Upload.objects.exists()
+
+
+def test_two_files_in_one_form_are_refused(client: Client, headers: dict[str, str], compute: UsageEvent) -> None:
+    files = [SimpleUploadedFile("a.csv", GOOD.encode()), SimpleUploadedFile("b.csv", GOOD.encode())]
+    answer = client.post("/api/uploads/", {"usage_event": "compute_hours", "file": files}, headers=headers)
+
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == ["file"]
+    assert not Upload.objects.exists()
+
+
+def test_a_null_character_in_the_slug_names_no_usage_event(
+    client: Client, headers: dict[str, str], compute: UsageEvent
+) -> None:
+    path = "/api/uploads/?usage_event=compute_hours%00"
+    answer = client.post(path, GOOD.encode(), content_type="text/csv", headers=headers)
+
+    assert answer.status_code == 400
+    assert not Upload.objects.exists()

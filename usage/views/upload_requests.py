@@ -64,8 +64,9 @@ def received_file(request: Request) -> ReceivedFile:
         form = request._request
         asked |= {name: str(value) for name, value in form.POST.items()}
         file = form.FILES.get("file")
-        if file is None or len(form.FILES) > 1:
-            raise ValidationError({"file": f"one part named 'file' was expected, got {len(form.FILES)} files"})
+        count = sum(len(files) for _, files in form.FILES.lists())
+        if file is None or count > 1:
+            raise ValidationError({"file": f"one part named 'file' was expected, got {count} files"})
         name, pieces = file.name or "", file.chunks(PIECE)
     elif media_type in FORMATS:
         asked.setdefault("format", FORMATS[media_type])
@@ -124,5 +125,10 @@ def _body(request: Request) -> Iterator[bytes]:
     """The body piece by piece; without a Content-Length the server's stream has its own end."""
     chunked = "CONTENT_LENGTH" not in request.META and "HTTP_TRANSFER_ENCODING" in request.META
     stream = request.META["wsgi.input"] if chunked else request._request
+    taken = 0
     while piece := stream.read(PIECE):
+        taken += len(piece)
         yield piece
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not chunked and length.isascii() and length.isdigit() and taken < int(length):
+        raise UnreadablePostError("broken off")

@@ -82,7 +82,7 @@ def error_file(upload: Upload) -> StreamingHttpResponse:
 
 def _stage(file: ReceivedFile, credential: Credential) -> Upload:
     own = UsageEvent.objects.filter(organisation_id=credential.organisation_id)
-    usage_event = own.filter(slug=file.usage_event.replace("\0", "")).first()
+    usage_event = own.filter(slug=file.usage_event).first() if "\0" not in file.usage_event else None
     if usage_event is None:
         expected = "the slug of a usage event was expected"
         raise ValidationError({"usage_event": f"{expected}, got '{file.usage_event[:60]}'"})
