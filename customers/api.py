@@ -157,6 +157,15 @@ def read_query(request: Request, asked: type[serializers.Serializer[Any]], **con
     return serializer.validated_data
 
 
+class TextField(serializers.CharField):
+    """Text of a JSON body: a number is not quietly taken for its digits."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError(f"a string was expected, got {dumps(data)[:60]}")
+        return super().to_internal_value(data)
+
+
 def read_fields(request: Request, expected: type[serializers.Serializer[Any]], **context: Any) -> Any:
     """Return the checked body of a request; raises ValidationError naming the field at fault."""
     if request.data is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from customers.api import InstantField, StrictSerializer
+from customers.api import InstantField, StrictSerializer, TextField
 from customers.authentication import caller
 from customers.jsonfields import check_storable
 from customers.models import Customer
@@ -16,9 +16,9 @@ MAX_ID = 255
 class CustomerSerializer(StrictSerializer):
     """A customer. `external_id` is the `customer_id` of its records and stays as it is."""
 
-    external_id = serializers.CharField(max_length=MAX_ID, trim_whitespace=False)
+    external_id = TextField(max_length=MAX_ID, trim_whitespace=False)
     aliases = serializers.ListField(
-        child=serializers.CharField(max_length=MAX_ID, trim_whitespace=False),
+        child=TextField(max_length=MAX_ID, trim_whitespace=False),
         required=False,
         max_length=MAX_ALIASES,
         help_text="Other ids that records may name it by; a change replaces all of them.",
@@ -70,7 +70,7 @@ class CustomerSerializer(StrictSerializer):
 class CustomerChangeSerializer(CustomerSerializer):
     """What may change about a customer."""
 
-    external_id = serializers.CharField(read_only=True)
+    external_id = TextField(read_only=True)
     confirmed = serializers.BooleanField(required=False)
     archived = serializers.BooleanField(required=False)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from customers.api import InstantField, KnownFieldsOnly
+from customers.api import InstantField, KnownFieldsOnly, TextField
 from customers.exactjson import ExactEncoder, dumps, loads
 from customers.resolution import resolve_customers
 from usage.corrections import MAX_REASON
@@ -118,14 +118,14 @@ class ExportQuerySerializer(RecordQuerySerializer):
 class ReasonSerializer(KnownFieldsOnly):
     """Why, and which revision of the record was seen."""
 
-    reason = serializers.CharField(max_length=MAX_REASON)
+    reason = TextField(max_length=MAX_REASON)
     revision = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
 
 
 class CorrectionSerializer(ReasonSerializer):
     """What a record shall say; what is left out stays."""
 
-    customer_id = serializers.CharField(required=False, max_length=MAX_TEXT, trim_whitespace=False)
+    customer_id = TextField(required=False, max_length=MAX_TEXT, trim_whitespace=False)
     timestamp = InstantField(parse_timestamp, required=False)
     data = serializers.DictField(  # type: ignore[assignment]
         required=False, help_text="The whole data, valid against the schema in force."

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from customers.api import InstantField, KnownFieldsOnly
+from customers.api import InstantField, KnownFieldsOnly, TextField
 from usage.corrections import MAX_REASON
 from usage.envelopes import MAX_TEXT
 from usage.models import IngestBatch, RejectedRecord
@@ -81,11 +81,11 @@ class ReplaySerializer(KnownFieldsOnly):
 class DiscardSerializer(KnownFieldsOnly):
     """Close an entry for good."""
 
-    reason = serializers.CharField(max_length=MAX_REASON)
+    reason = TextField(max_length=MAX_REASON)
 
 
 class _SelectionSerializer(KnownFieldsOnly):
-    usage_event = serializers.CharField(max_length=MAX_SLUG)
+    usage_event = TextField(max_length=MAX_SLUG)
     ids = serializers.ListField(
         child=serializers.RegexField("^[0-9]{1,18}$"), required=False, min_length=1, max_length=MAX_AT_ONCE
     )

@@ -319,7 +319,7 @@ def test_void_and_restore(post: Any, stored: UsageRecord) -> None:
         ("", {"data": [], "reason": "r", "revision": 1}, 400, "data"),
         ("", {"data": None, "reason": "r", "revision": 1}, 400, "data"),
         ("", {"customer_id": "", "reason": "r", "revision": 1}, 400, "customer_id"),
-        ("", {"customer_id": 5, "reason": "r"}, 400, "revision"),
+        ("", {"customer_id": "5", "reason": "r"}, 400, "revision"),
         ("", {"timestamp": "never", "reason": "r", "revision": 1}, 400, "timestamp"),
         ("", {"timestamp": 17, "reason": "r", "revision": 1}, 400, "timestamp"),
         ("", {"reason": "r", "revision": 1}, 400, ""),
@@ -390,3 +390,17 @@ def test_an_unknown_id_is_not_found(get: Get, stored: UsageRecord) -> None:
         f"{LIST}x/",
     ):
         assert get(path=path).status_code == 404
+
+
+@pytest.mark.parametrize("change", [{"customer_id": 5}, {"reason": 5}])
+def test_a_number_is_no_text(
+    client: Client, headers: dict[str, str], compute: UsageEvent, change: dict[str, Any]
+) -> None:
+    take_in(compute, record())
+    body = {"reason": "typo", "revision": 1, "customer_id": "cus_1"} | change
+    path = f"/api/usage-records/{UsageRecord.objects.get().pk}/"
+    answer = client.patch(path, json.dumps(body), content_type="application/json", headers=headers)
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [{"field": next(iter(change)), "message": "a string was expected, got 5"}]
+    assert UsageRecord.objects.get().revision == 1
