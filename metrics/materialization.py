@@ -22,7 +22,7 @@ from metrics.snapshots import building_lock, folding_lock, snapshot
 
 log = logging.getLogger(__name__)
 
-STRETCH_RECORDS = 100_000  # about a second of work
+STRETCH_RECORDS = 100_000  # well under the two seconds that a fold may have to wait
 ATTEMPTS = 5
 PATIENCE_SECONDS = 5.0
 FOLD_SECONDS = 1.0
