@@ -1,4 +1,4 @@
-"""Records in PostgreSQL's binary COPY format, packed by hand: nine columns of known types need no generic dumper.
+"""Records in PostgreSQL's binary COPY format, packed by hand: ten columns of known types need no generic dumper.
 
 Source: PostgreSQL documentation, COPY, "Binary Format"; timestamptz is microseconds since 2000-01-01 UTC, jsonb is a
 version byte 1 and the text.
