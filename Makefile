@@ -19,7 +19,9 @@ PRODUCTION := env DEBUG=false HTTPS=true ALLOWED_HOSTS=example.com SITE_URL=http
 	DATABASE_URL=postgres://tallybook:none@127.0.0.1:1/tallybook REDIS_URL=redis://127.0.0.1:1/0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test oracle upload-check lint format install clean chromium
+QUICK ?=
+ONLY ?=
+.PHONY: help run test bench oracle upload-check lint format install clean chromium
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,7 +35,11 @@ test: .venv/tests chromium ## run every test, on servers started for it (ARGS go
 upload-check: .venv/tests ## try out and ingest a file of ROWS (1000000) rows, and tell the memory that it took
 	@exec env SECRET_KEY=upload-check $(BIN)/python -m config.embedded $(BIN)/python -m tests.benchmarks.upload_memory
 
-oracle: .venv/tests ## recount after thousands of random histories (SEEDS=2000); `make test` runs the first 25
+bench: .venv/tests ## measure every bar of docs/performance.md (QUICK=1: smaller tables; ONLY=ingestion,folding,…)
+	@exec env QUICK=$(QUICK) ONLY=$(ONLY) BENCH_JSON=$(CURDIR)/var/bench.json \
+		$(BIN)/python -m config.embedded --durable $(BIN)/python -m tests.benchmarks
+
+oracle: .venv/tests ## recount after thousands of random histories (SEEDS=2000); `make test` runs the first 200
 	@exec env ORACLE_SEEDS=$(SEEDS) $(BIN)/python -m config.embedded $(BIN)/python -m pytest -n 2 -q tests/metrics/test_oracle.py
 
 lint: .venv/tests ## check style, types, migrations and the production settings

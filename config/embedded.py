@@ -1,7 +1,8 @@
 """A real PostgreSQL and a real Valkey from wheels, as child processes of ours: for `make run` and for the tests.
 
-`python -m config.embedded COMMAND …` runs a command with temporary servers up. A server whose address the environment
-gives already (DATABASE_URL, REDIS_URL) is not started. The settings find a SECRET_KEY and a VAR_DIR to go with them.
+`python -m config.embedded COMMAND …` runs a command with temporary servers up. With `--durable` before the command,
+what is committed is on disk, as measurements need. A server whose address the environment gives already (DATABASE_URL,
+REDIS_URL) is not started. The settings find a SECRET_KEY and a VAR_DIR to go with them.
 """
 
 import os
@@ -53,14 +54,14 @@ class LocalServers:
             server.stop()
 
 
-def run_with_temporary_servers(command: list[str], signals: StopSignals) -> int:
+def run_with_temporary_servers(command: list[str], signals: StopSignals, *, durable: bool = False) -> int:
     """Run a command with servers up that forget everything afterwards; return its exit code as a shell would."""
     folder = Path(tempfile.mkdtemp(prefix="tallybook-"))
     folder.chmod(0o711)  # as root, another account must pass through; what matters is in private folders inside
     (folder / "static").mkdir()
     settings = {"SECRET_KEY": secrets.token_urlsafe(50), "VAR_DIR": str(folder), "WHITENOISE_USE_FINDERS": "true"}
     try:
-        with LocalServers(folder, signals, durable=False) as servers:
+        with LocalServers(folder, signals, durable=durable) as servers:
             child = children.start(command, stdin=None, env=settings | os.environ | servers.environment)
             signals.pass_on_to = child
             if signals.received:  # between the servers and the command
@@ -73,12 +74,14 @@ def run_with_temporary_servers(command: list[str], signals: StopSignals) -> int:
 
 
 def main() -> int:
-    if len(sys.argv) < 2:
-        print("usage: python -m config.embedded COMMAND [ARGUMENT …]", file=sys.stderr)
+    durable = sys.argv[1:2] == ["--durable"]
+    command = sys.argv[2 if durable else 1 :]
+    if not command:
+        print("usage: python -m config.embedded [--durable] COMMAND [ARGUMENT …]", file=sys.stderr)
         return 2
     signals = StopSignals().listen()
     try:
-        return run_with_temporary_servers(sys.argv[1:], signals)
+        return run_with_temporary_servers(command, signals, durable=durable)
     except Interrupted as stopped:
         return 128 + signal.Signals[str(stopped)]
     except ServerError as reason:

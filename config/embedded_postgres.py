@@ -35,6 +35,23 @@ SETTINGS = {
 # Only for data that nobody will miss.
 FORGETFUL_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+# What every role may do by default, and readers of one organisation had better not: hold locks that ingestion and folds
+# wait for, store large objects, write to the log, and fill the disk with one query's temporary files.
+KEEP_TO_THE_APPLICATION = f"""
+DO $$
+DECLARE function regprocedure;
+BEGIN
+    FOR function IN SELECT oid FROM pg_proc WHERE proname ~ '^pg_(try_)?advisory_(xact_)?lock' LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', function);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {APPLICATION}', function);
+    END LOOP;
+    FOR function IN SELECT oid FROM pg_proc WHERE proname ~ '^(lo_|lowrite|loread|pg_logical_emit_message)' LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', function);
+    END LOOP;
+END $$;
+GRANT SET ON PARAMETER temp_file_limit TO {APPLICATION};
+"""
+
 
 @dataclass
 class Postgres:
@@ -116,13 +133,13 @@ class Postgres:
             folder = Path(tempfile.mkdtemp(prefix="tallybook-"))
         self.socket_folder = self.account.make_private_folder(folder)
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(
             host=str(self.socket_folder),
             port=5432,
             user="postgres",
             password=(self.home / "superuser-password").read_text(),
-            dbname="postgres",
+            dbname=database,
             autocommit=True,
         )
 
@@ -147,5 +164,8 @@ class Postgres:
             )
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [APPLICATION]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
+        for database in ("template1", APPLICATION):  # the tests' databases are made from the first
+            with self._connect(database) as connection:
+                connection.execute(KEEP_TO_THE_APPLICATION)
         folder = quote(str(self.socket_folder), safe="")
         return f"postgres://{APPLICATION}:{quote(password, safe='')}@:5432/{APPLICATION}?host={folder}"

@@ -5,10 +5,11 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 import customers.openapi
 import metrics.openapi
+import metrics.openapi_materialization
 import usage.openapi
 
 # Imported for what they register: the descriptions of the views.
-DESCRIBED = (customers.openapi, usage.openapi, metrics.openapi)
+DESCRIBED = (customers.openapi, usage.openapi, metrics.openapi, metrics.openapi_materialization)
 
 
 class ApiSchemaView(SpectacularAPIView):

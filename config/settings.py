@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import environ
+from celery.schedules import crontab
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
@@ -110,7 +111,22 @@ CELERY_BEAT_SCHEDULE = {
     "wake-folds": {"task": "metrics.tasks.wake_folds", "schedule": 1.0, "options": {"expires": 15.0}},
     "wake-uploads": {"task": "usage.tasks.wake_uploads", "schedule": 2.0, "options": {"expires": 15.0}},
     "remove-old-uploads": {"task": "usage.tasks.remove_old_uploads", "schedule": 3600.0, "options": {"expires": 600.0}},
+    "publish-pending-tables": {
+        "task": "usage.tasks.publish_tables_again",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    },
     "wake-builds": {"task": "metrics.tasks.wake_builds", "schedule": 1.0, "options": {"expires": 15.0}},
+    "forget-retired": {
+        "task": "metrics.tasks.forget_retired_aggregates",
+        "schedule": 3600.0,
+        "options": {"expires": 600.0},
+    },
+    "wake-drift-checks": {
+        "task": "metrics.tasks.wake_drift_checks",
+        "schedule": crontab(hour=3, minute=10),
+        "options": {"expires": 3600.0},
+    },
 }
 
 # --- signing in, languages, files ------------------------------------------------------------------------------------
@@ -172,6 +188,9 @@ UPLOAD_KEEP_DAYS = env.int("UPLOAD_KEEP_DAYS", default=30)
 FILE_UPLOAD_HANDLERS = ["usage.upload_handlers.LimitedUploadHandler"]
 INGEST_MAX_BYTES = env.int("INGEST_MAX_BYTES", default=16 * 1024 * 1024)
 RATE_LIMIT_PER_MINUTE = env.int("RATE_LIMIT_PER_MINUTE", default=0)
+QUANTITIES_SECONDS = env.float("QUANTITIES_SECONDS", default=30.0)
+SQL_METRIC_SECONDS = env.float("SQL_METRIC_SECONDS", default=10.0)
+DRIFT_SECONDS = env.float("DRIFT_SECONDS", default=600.0)
 # Who is asked before a schema changes: callables (usage event id, names of properties) -> names of what uses them.
 PROPERTY_USERS = ["metrics.definitions.metrics_using"]
 
@@ -268,6 +287,19 @@ UNFOLD = {
                         "title": "Quantities",
                         "icon": "query_stats",
                         "link": reverse_lazy("admin:metrics_metric_quantities"),
+                        "permission": "customers.admin_access.may_work",
+                    },
+                    {
+                        "title": "Freshness",
+                        "icon": "speed",
+                        "link": reverse_lazy("admin:metrics_metric_freshness"),
+                        "permission": "customers.admin_access.may_work",
+                    },
+                    {
+                        "title": "Drift",
+                        "icon": "rule",
+                        "link": reverse_lazy("admin:metrics_metric_drift"),
+                        "badge": "metrics.home.metrics_that_differ",
                         "permission": "customers.admin_access.may_work",
                     },
                     {

@@ -124,7 +124,7 @@ def start_all(tallybook: Tallybook, host: str, port: int) -> None:
     # Threads: the work is PostgreSQL's. Stopping, processes of a pool may wait half a minute for an answer in flight.
     tallybook.start(
         "worker", "-W", AS_ROOT_ON_PURPOSE, "-m", "celery", "--quiet", "--app", "config", "worker",
-        "--queues", "fold,celery", "--pool", "threads", "--concurrency", "2", "--without-gossip", "--without-mingle",
+        "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--without-gossip", "--without-mingle",
         "--loglevel", os.environ.get("LOG_LEVEL", "INFO"),
     )  # fmt: skip
     # At INFO beat reports every tick, and it ticks every second.

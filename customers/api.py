@@ -52,7 +52,7 @@ class ExactJSONParser(BaseParser):
         """Return the body's value; raises ParseError and TooLarge."""
         body = read_body(stream, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         try:
-            value = loads(body.decode())
+            value = loads(body.decode(), once=True)
             if b"\\u" in body:
                 dumps(value)  # half a surrogate pair is JSON, but no text that could be stored or answered
         except (ValueError, RecursionError) as error:

@@ -50,9 +50,21 @@ class ExactEncoder(json.JSONEncoder):
         return _encoder.encode(o).decode()
 
 
-def loads(text: str | bytes) -> Any:
-    """Return the value of a JSON text; raises json.JSONDecodeError (with line and column) or ValueError."""
-    return json.loads(text, cls=ExactDecoder)
+def loads(text: str | bytes, *, once: bool = False) -> Any:
+    """Return the value of a JSON text; raises json.JSONDecodeError (with line and column) or ValueError.
+
+    With `once` an object that has a member twice is refused too: nobody could say which of the two is meant.
+    """
+    return json.loads(text, cls=ExactDecoder, object_pairs_hook=_each_once if once else None)
+
+
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the member {json.dumps(twice[:60])} is there twice in one object")
+    return found
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:

@@ -1,5 +1,6 @@
 """The demo organisation: usage events, customers, metrics and sixty days of records to look at."""
 
+import logging
 import random
 import secrets
 from dataclasses import dataclass
@@ -8,18 +9,21 @@ from decimal import Decimal
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.utils.timezone import now
 
 from customers.exactjson import dumps
 from customers.keys import issue_api_key
 from customers.models import Customer, Membership, Organisation, Scope
-from metrics.definitions import activate_metric, save_metric
+from metrics.definitions import activate_metric, revise_metric, save_metric
 from metrics.materialization import build
-from metrics.models import Aggregation, Metric
+from metrics.models import Metric
 from usage.bodies import split_body
 from usage.definitions import create_usage_event, define
 from usage.ingestion import Source, ingest
 from usage.models import IngestBatch, UsageEvent
+
+logger = logging.getLogger(__name__)
 
 NAME = "Demo organisation"
 DAYS = 60
@@ -50,6 +54,12 @@ API_CALLS = {
     "required": ["endpoint"],
     "additionalProperties": False,
 }
+SLOW_CALLS = """\
+SELECT customer_id, endpoint, count(*) AS quantity
+FROM api_calls
+WHERE timestamp >= {{start_date}} AND timestamp < {{end_date}}
+  AND duration_ms > 500
+GROUP BY customer_id, endpoint"""
 RECORDS = {"compute_hours": 2_000, "api_calls": 3_000}
 
 
@@ -90,8 +100,7 @@ def _fill(organisation: Organisation) -> None:
     chance = random.Random(20)
     for usage_event, make in ((compute, _compute_data), (calls, _call_data)):
         _post(usage_event, [_record(chance, make) for _ in range(RECORDS[usage_event.slug])])
-    _activate(organisation, compute, "cpu_hours", "CPU hours", "hours", Aggregation.SUM, "cpu_usage_hours")
-    _activate(organisation, calls, "api_calls", "API calls", "calls", Aggregation.COUNT, "")
+    _define_metrics(organisation, compute, calls)
 
 
 def _post(usage_event: UsageEvent, records: list[dict[str, Any]]) -> None:
@@ -120,25 +129,32 @@ def _call_data(chance: random.Random) -> dict[str, Any]:
     }
 
 
-def _activate(
-    organisation: Organisation,
-    usage_event: UsageEvent,
-    code: str,
-    name: str,
-    unit: str,
-    aggregation: Aggregation,
-    property_name: str,
-) -> None:
-    metric = save_metric(
-        Metric(
-            organisation=organisation,
-            usage_event=usage_event,
-            code=code,
-            name=name,
-            unit=unit,
-            aggregation=aggregation,
-            property=property_name,
-        )
-    )
-    activate_metric(metric.pk)
-    build(metric.pk)
+def _define_metrics(organisation: Organisation, compute: UsageEvent, calls: UsageEvent) -> None:
+    """Metrics of several kinds: plain, with dimensions, with a draft to compare with what is in force, and in SQL."""
+    of_hours = {"usage_event": compute, "aggregation": "sum", "property": "cpu_usage_hours", "unit": "hours"}
+    of_calls = {"usage_event": calls, "aggregation": "count", "unit": "calls"}
+    p95 = {"usage_event": calls, "aggregation": "percentile", "percentile": Decimal(95), "property": "duration_ms"}
+    definitions: list[dict[str, Any]] = [
+        {"code": "cpu_hours", "name": "CPU hours", **of_hours},
+        {"code": "api_calls", "name": "API calls", **of_calls},
+        {"code": "hours_by_region", "name": "CPU hours by region", **of_hours, "group_by": ["region"]},
+        {"code": "p95_duration", "name": "95th percentile of call duration", **p95, "unit": "ms"},
+    ]
+    active = {one["code"]: _activate(Metric(organisation=organisation, **one)) for one in definitions}
+    # To be looked at with Compare: what calls would come to if those that failed here were free.
+    revise_metric(active["api_calls"], {"filters": {"all": [{"property": "status", "operator": "lt", "value": 500}]}})
+    in_sql = {"code": "slow_calls", "name": "Slow calls (SQL)", "unit": "calls", "sql": SLOW_CALLS, "sql_window": "day"}
+    try:
+        _activate(Metric(organisation=organisation, **in_sql))
+    except ValidationError as error:
+        # A server whose accounts may make no roles has no SQL metrics; the rest of the demo works.
+        logger.warning("the demo has no SQL metric: %s", "; ".join(error.messages))
+
+
+def _activate(metric: Metric) -> Metric:
+    save_metric(metric)
+    activated = activate_metric(metric.pk)
+    if activated.status == Metric.Status.BUILDING:
+        build(metric.pk)
+    metric.refresh_from_db()
+    return metric

@@ -1,11 +1,12 @@
-"""Materialization: fold new batches and corrections into aggregates, and build a new metric from history.
+"""Materialization: fold new batches and corrections into aggregates, and build or rebuild a metric from history.
 
-Exact because a batch or a mark becomes visible together with the rows it speaks of, and a fold claims everything that
-its snapshot sees and only that: a window without a mark had no row edited or moved since the last fold, so adding the
-claimed batches is right; a window with a mark is computed anew.
+Exact because a batch or a mark becomes visible together with the rows it speaks of, and an aggregate always holds the
+records of exactly those batches that are not pending, except in windows with a mark. A fold claims marks only together
+with every batch that its snapshot sees: only then is a window computed anew the one that the next claim adds to.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,29 +17,43 @@ from django.db import OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 from django.utils.timezone import now
 
-from metrics import sql
-from metrics.models import Metric
+from metrics import session_sql, sql
+from metrics.models import FoldReport, Metric
 from metrics.snapshots import building_lock, folding_lock, snapshot
+from usage.timestamps import FIRST_MOMENT
 
 log = logging.getLogger(__name__)
 
-STRETCH_RECORDS = 100_000  # well under the two seconds that a fold may have to wait
+CLAIM_RECORDS = 200_000  # a backlog is folded piece by piece, so that a crash costs little and others get their turn
+CLAIM_BATCHES = 10_000
+CLAIM_WINDOWS = 20_000
+STRETCH_RECORDS = 50_000  # to begin with; adapted to STRETCH_SECONDS
+STRETCH_SECONDS = 0.8  # a fold may have to wait for two seconds
+STRETCH_BOUNDS = (1_000, 1_000_000)  # a slow moment must not make stretches so short that they are all overhead
 ATTEMPTS = 5
 PATIENCE_SECONDS = 5.0
 FOLD_SECONDS = 1.0
+FORGET_AT_ONCE = 10_000
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What one fold claimed."""
+    """What a fold claimed: batches, their records, changed windows; `complete`: all that its snapshot saw."""
 
     batches: int
     windows: int
+    records: int = 0
+    complete: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.batches or self.windows)
+
+    def __add__(self, other: "Folded") -> "Folded":
+        return Folded(
+            self.batches + other.batches, self.windows + other.windows, self.records + other.records, other.complete
+        )
 
 
 def usage_events_to_fold() -> list[int]:
@@ -53,81 +68,185 @@ def fold(usage_event_id: int) -> Folded | None:
     None if somebody else is folding it at this moment. A crash at any point undoes the claim with the work.
     """
     started = time.monotonic()
-    batches = windows = 0
+    total = Folded(0, 0)
     with folding_lock(usage_event_id) as held:
         if not held:
             return None
         # Not for ever: while usage comes in there is always more, and others wait for the lock and for this worker.
         while folded := _in_snapshot(lambda cursor: _fold_once(cursor, usage_event_id)):
-            batches, windows = batches + folded.batches, windows + folded.windows
+            total += folded
             if time.monotonic() - started > FOLD_SECONDS:
                 break
-    if batches or windows:
-        elapsed = (time.monotonic() - started) * 1000
-        log.info("folded usage_event=%d batches=%d changed=%d ms=%.1f", usage_event_id, batches, windows, elapsed)
-    return Folded(batches, windows)
+        if total:
+            _report(usage_event_id, total, started)
+    return total
 
 
-def build(metric_id: int) -> bool:
+def build(metric_id: int, *, seconds: float = math.inf) -> bool:
     """Compute the aggregates of a metric from the whole history and make it active; True when that is done.
 
-    Goes on where an earlier build stopped. False if the metric is not to be built, or somebody
-    else is building it or folds leave no room at this moment.
+    Goes on where an earlier build stopped. False if the time is up before the end, if the metric is not to be built,
+    or if somebody else is building it or folds leave no room at this moment.
     """
-    metric = Metric.objects.get(pk=metric_id)
-    with building_lock(metric_id) as mine:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while mine and time.monotonic() < deadline:
-            with folding_lock(metric.usage_event_id) as held:
-                if held:
-                    return _build_all(metric)
-            time.sleep(0.05)
-    return False
+    return _under_both_locks(metric_id, lambda metric: _stretch_by_stretch(metric, _build_once, seconds) == "active")
 
 
-def _build_all(metric: Metric) -> bool:
-    started = time.monotonic()
-    while True:
-        status = _in_snapshot(lambda cursor: _build_once(cursor, metric.pk))
-        if status != Metric.Status.BUILDING:
-            break
-    log.info("built metric=%d status=%s ms=%.1f", metric.pk, status, (time.monotonic() - started) * 1000)
-    return status == Metric.Status.ACTIVE
+def request_rebuild(metric_id: int) -> bool:
+    """Have the aggregates of an active metric computed anew; False if it is not active. The worker sees to it.
+
+    It goes on answering. A rebuild that is under way starts over.
+    """
+    active = Metric.objects.filter(pk=metric_id, status=Metric.Status.ACTIVE, sql="")
+    return bool(active.update(rebuilt_customer_id=0, rebuilt_window_start=FIRST_MOMENT))
+
+
+def rebuild(metric_id: int, *, seconds: float = math.inf) -> bool:
+    """Compute the aggregates of an active metric anew, as requested, window after window; True when that is done.
+
+    Goes on where an earlier one stopped. False as for `build`.
+    """
+    return _under_both_locks(metric_id, lambda metric: _stretch_by_stretch(metric, _rebuild_once, seconds) == "rebuilt")
+
+
+def metrics_to_build() -> list[int]:
+    """Return the ids of the metrics that are to be built."""
+    return list(Metric.objects.filter(status=Metric.Status.BUILDING).order_by("pk").values_list("pk", flat=True))
+
+
+def metrics_to_rebuild() -> list[int]:
+    """Return the ids of the metrics that are to be rebuilt."""
+    requested = Metric.objects.filter(status=Metric.Status.ACTIVE, rebuilt_customer_id__isnull=False)
+    return list(requested.order_by("pk").values_list("pk", flat=True))
+
+
+def forget_retired() -> int:
+    """Delete the aggregates of retired versions, some at a time; returns how many rows there were."""
+    forgotten = 0
+    for metric in Metric.objects.filter(status=Metric.Status.RETIRED, sql=""):
+        while True:
+            with connection.cursor() as cursor:
+                some = sql.forget_some(cursor, metric, FORGET_AT_ONCE)
+            forgotten += some
+            if not some:
+                break
+    return forgotten
+
+
+def _report(usage_event_id: int, total: Folded, started: float) -> None:
+    milliseconds = (time.monotonic() - started) * 1000
+    FoldReport.objects.update_or_create(
+        usage_event_id=usage_event_id,
+        defaults={
+            "folded_at": now(),
+            "milliseconds": round(milliseconds),
+            "batches": total.batches,
+            "windows": total.windows,
+            "records": total.records,
+        },
+    )
+    log.info(
+        "folded usage_event=%d batches=%d records=%d changed=%d ms=%.1f",
+        usage_event_id, total.batches, total.records, total.windows, milliseconds,
+    )  # fmt: skip
 
 
 def _fold_once(cursor: CursorWrapper, usage_event_id: int) -> Folded:
     """Claim and add what this snapshot sees; claims are taken for usage events without a metric too."""
-    changed = sql.claim_windows(cursor, usage_event_id)
-    batch_ids = sql.claim_batches(cursor, usage_event_id)
-    if batch_ids or changed:
+    claimed = sql.claim_batches(cursor, usage_event_id, batches=CLAIM_BATCHES, records=CLAIM_RECORDS)
+    complete = not sql.is_batch_pending(cursor, usage_event_id)
+    changed = sql.claim_windows(cursor, usage_event_id, windows=CLAIM_WINDOWS) if complete else []
+    if claimed or changed:
         statuses = (Metric.Status.ACTIVE, Metric.Status.BUILDING)
         for metric in Metric.objects.filter(usage_event_id=usage_event_id, status__in=statuses).order_by("pk"):
-            if batch_ids:
-                sql.add_batches(cursor, metric, batch_ids)
+            if claimed:
+                sql.add_batches(cursor, metric, claimed)
             if changed:
-                # After adding: whatever was added to a changed window goes away with the rest of its old state.
                 sql.rebuild_windows(cursor, metric, changed)
-    return Folded(len(batch_ids), len(changed))
+    records = sql.records_of(cursor, usage_event_id, claimed) if claimed else 0
+    return Folded(len(claimed), len(changed), records, complete)
 
 
-def _build_once(cursor: CursorWrapper, metric_id: int) -> str:
-    """Fold what is pending, then build the next stretch in the same snapshot; returns the metric's status after it."""
+def _under_both_locks(metric_id: int, work: Callable[[Metric], bool]) -> bool:
+    """Work on a metric while nobody else does, and nobody folds; False if there is no room for that at this moment."""
+    metric = Metric.objects.get(pk=metric_id)
+    if metric.usage_event_id is None:
+        return False
+    with building_lock(metric_id) as mine:
+        if not mine:
+            return False
+        with folding_lock(metric.usage_event_id, patience=PATIENCE_SECONDS) as held:
+            return held and work(metric)
+
+
+def _stretch_by_stretch(metric: Metric, once: Callable[[CursorWrapper, int, int], str], seconds: float) -> str:
+    """Repeat a step in snapshots of their own until it says something else than "on", or time is up; returns that."""
+    started = time.monotonic()
+    records = STRETCH_RECORDS
+    while True:
+        begun = time.monotonic()
+        outcome = _in_snapshot(lambda cursor, records=records: once(cursor, metric.pk, records))  # type: ignore[misc]
+        if outcome != "on" or time.monotonic() - started > seconds:
+            break
+        records = adapted(records, time.monotonic() - begun)
+    if outcome != "on":
+        log.info("built metric=%d outcome=%s ms=%.1f", metric.pk, outcome, (time.monotonic() - started) * 1000)
+    return outcome
+
+
+def adapted(records: int, seconds: float) -> int:
+    """Return how many records the next stretch should have, when one of so many took so long."""
+    wanted = round(records * min(2.0, STRETCH_SECONDS / max(seconds, 0.001)))
+    least, most = STRETCH_BOUNDS
+    return max(min(least, STRETCH_RECORDS), min(most, wanted))
+
+
+def _build_once(cursor: CursorWrapper, metric_id: int, records: int) -> str:
+    """Fold what is pending, then build the next stretch in the same snapshot; "on", "active", or "not to be built"."""
     metric = Metric.objects.select_for_update().get(pk=metric_id)
     if metric.status != Metric.Status.BUILDING:
-        return metric.status
-    _fold_once(cursor, metric.usage_event_id)
-    end = sql.stretch_end(cursor, metric, STRETCH_RECORDS)
-    sql.build_stretch(cursor, metric, end)
+        return "not to be built"
+    assert metric.usage_event_id is not None
+    assert metric.built_customer_id is not None
+    assert metric.built_window_start is not None
+    if not _fold_once(cursor, metric.usage_event_id).complete:
+        return "on"  # a stretch holds every visible record, so no batch may be left that a fold would add once more
+    position = (metric.built_customer_id, metric.built_window_start)
+    end = sql.stretch_end(cursor, metric.usage_event_id, position, records)
+    sql.build_stretch(cursor, metric, position, end)
     if end is not None:
         metric.built_customer_id, metric.built_window_start = end
         metric.save(update_fields=["built_customer_id", "built_window_start"])
-        return metric.status
+        return "on"
+    put_in_force(metric)
+    return "active"
+
+
+def put_in_force(metric: Metric) -> None:
+    """Make a version active and retire the one before; in the transaction that completes it."""
     same_code = Metric.objects.filter(organisation_id=metric.organisation_id, code=metric.code)
-    earlier = same_code.filter(version__lt=metric.version)
-    earlier.filter(status=Metric.Status.ACTIVE).update(status=Metric.Status.RETIRED)
+    same_code.filter(status=Metric.Status.ACTIVE).update(
+        status=Metric.Status.RETIRED, rebuilt_customer_id=None, rebuilt_window_start=None
+    )
     metric.status, metric.activated_at = Metric.Status.ACTIVE, now()
     metric.save(update_fields=["status", "activated_at"])
-    return metric.status
+
+
+def _rebuild_once(cursor: CursorWrapper, metric_id: int, records: int) -> str:
+    """Fold what is pending, then compute the next stretch anew; "on", "rebuilt", or "not to be rebuilt"."""
+    metric = Metric.objects.select_for_update().get(pk=metric_id)
+    if metric.status != Metric.Status.ACTIVE or metric.rebuilt_customer_id is None:
+        return "not to be rebuilt"
+    assert metric.usage_event_id is not None
+    assert metric.rebuilt_window_start is not None
+    if not _fold_once(cursor, metric.usage_event_id).complete:
+        return "on"
+    position = (metric.rebuilt_customer_id, metric.rebuilt_window_start)
+    end = sql.stretch_end(cursor, metric.usage_event_id, position, records)
+    sql.forget_stretch(cursor, metric, position, end)
+    sql.build_stretch(cursor, metric, position, end)
+    metric.rebuilt_customer_id, metric.rebuilt_window_start = end or (None, None)
+    metric.save(update_fields=["rebuilt_customer_id", "rebuilt_window_start"])
+    return "rebuilt" if end is None else "on"
 
 
 def _in_snapshot(work: Callable[[CursorWrapper], Result]) -> Result:
@@ -135,6 +254,7 @@ def _in_snapshot(work: Callable[[CursorWrapper], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             with snapshot() as cursor:
+                session_sql.group_in_memory(cursor)
                 return work(cursor)
         except OperationalError as error:
             transient = isinstance(error.__cause__, psycopg.errors.SerializationFailure)

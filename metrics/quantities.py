@@ -1,114 +1,70 @@
 """Quantities: what a metric gives for customers over a period, exact at the moment of asking."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
-from zoneinfo import ZoneInfo
+from typing import Any
 
+import psycopg.errors
+from django.conf import settings
+from django.db import OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 
+from customers.exactjson import loads
 from customers.models import Customer
-from metrics import sql
+from metrics import session_sql
+from metrics.asked_customers import named_customers
 from metrics.formulas import quantity_of
-from metrics.models import Metric
+from metrics.models import Aggregation, Metric
 from metrics.periods import PeriodError, Window, split_hours, window_edges
-from metrics.reading import Reading, changed_windows, customers_with_usage, pending_batches, read_states
+from metrics.questions import (
+    MAX_ROWS,
+    Answer,
+    NotActive,
+    Quantity,
+    Question,
+    TookTooLong,
+    UnknownCustomer,
+    UnknownDimension,
+    UnknownMetric,
+)
+from metrics.reading import Reading, changed_windows, pending_batches
+from metrics.reading_sql import customers_with_usage, read_states
+from metrics.sandbox import sql_quantities
 from metrics.snapshots import snapshot
-
-PAGE_SIZE = 100
-MAX_PAGE_SIZE = 500
-MAX_ROWS = 50_000
-UTC_ZONE = ZoneInfo("UTC")
-
-
-class UnknownMetric(LookupError):
-    """The organisation has no metric of that code."""
-
-
-class NotActive(Exception):
-    """The metric has never been active; `status` says how far it is."""
-
-    def __init__(self, status: str) -> None:
-        super().__init__(f"the metric is not active yet, its status is {status!r}")
-        self.status = status
-
-
-class UnknownCustomer(LookupError):
-    """The organisation has no customer of that external id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A period [start, end) of instants, cut into windows of a time zone, for the named customers or for all."""
-
-    start: datetime
-    end: datetime
-    window: Window = Window.TOTAL
-    zone: ZoneInfo = UTC_ZONE
-    customer_ids: Sequence[str] = ()
-    after: int = 0
-    page_size: int = PAGE_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A quantity of one customer in one window [start, end), UTC; `record_count` records were counted."""
-
-    customer_id: str
-    start: datetime
-    end: datetime
-    quantity: Decimal | None
-    record_count: int
-    dimensions: dict[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Quantities by customer and window, the moment at which all of them held, and where the next page begins."""
-
-    metric: Metric
-    rows: list[Quantity]
-    as_of: datetime
-    next: int | None
+from usage.timestamps import FIRST_MOMENT
 
 
 def quantities(organisation_id: int, code: str, question: Question) -> Answer:
     """Return the quantities of the active version of a metric; every acknowledged record is in them.
 
     Everything is read in one snapshot. Windows without records are left out, except that a total for named customers
-    has a row for each. Pages hold fewer customers where each has many windows. Raises UnknownMetric, NotActive,
-    UnknownCustomer, and PeriodError for a period that cannot be cut, or for named customers with more than MAX_ROWS
-    windows in all.
+    without dimensions has a row for each; a weighted sum has a row wherever a value was held. Pages hold fewer
+    customers where each has many rows. Raises UnknownMetric, NotActive, UnknownCustomer, UnknownDimension, PeriodError
+    for a period that cannot be cut or has more than MAX_ROWS rows, and TookTooLong.
     """
-    with snapshot() as cursor:
-        return quantities_in(cursor, organisation_id, code, question)
+    return _in_time(lambda cursor: quantities_in(cursor, organisation_id, code, question))
+
+
+def preview(metric: Metric, question: Question) -> Answer:
+    """Return what a definition would give, stored or not, from the records themselves; raises as `quantities`."""
+    return _in_time(lambda cursor: preview_in(cursor, metric, question))
 
 
 def quantities_in(cursor: CursorWrapper, organisation_id: int, code: str, question: Question) -> Answer:
     """Return what `quantities` returns, inside a snapshot that the caller holds."""
-    edges = window_edges(question.start, question.end, question.window, question.zone)
-    as_of = sql.moment(cursor)
-    metric = _active(organisation_id, code)
-    reading = Reading(
-        edges=edges,
-        split=split_hours(edges),
-        batch_ids=pending_batches(cursor, metric.usage_event_id),
-        changed=changed_windows(cursor, metric.usage_event_id, edges[0], edges[-1]),
-    )
-    room = max(1, MAX_ROWS // (len(edges) - 1))
-    customers, following = _customers(cursor, metric, reading, question, min(question.page_size, room), room)
-    states = read_states(cursor, metric, reading, list(customers)) if customers else []
-    rows = [
-        Quantity(customers[customer_id], edges[i], edges[i + 1], quantity_of(metric, state), int(state["record_count"]))
-        for customer_id, i, _, state in states
-    ]
-    if question.window is Window.TOTAL and question.customer_ids:
-        rows = _one_for_each(metric, question.customer_ids, rows, edges)
-    return Answer(metric, rows, as_of, following)
+    return _answer(cursor, active_metric(organisation_id, code), question, from_records=False)
 
 
-def _active(organisation_id: int, code: str) -> Metric:
+def preview_in(cursor: CursorWrapper, metric: Metric, question: Question) -> Answer:
+    """Return what `preview` returns, inside a snapshot that the caller holds."""
+    return _answer(cursor, metric, question, from_records=True)
+
+
+def active_metric(organisation_id: int, code: str) -> Metric:
+    """Return the version of a metric that is in force; raises UnknownMetric and NotActive."""
     versions = Metric.objects.filter(organisation_id=organisation_id, code=code).order_by("-version")
     metric = versions.filter(status=Metric.Status.ACTIVE).first()
     if metric is not None:
@@ -119,32 +75,168 @@ def _active(organisation_id: int, code: str) -> Metric:
     raise NotActive(latest.status)
 
 
-def _customers(
-    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question, page_size: int, most: int
-) -> tuple[dict[int, str], int | None]:
-    """Return the customers of this page, id to external id, and the id after which the next page begins."""
-    of_organisation = Customer.objects.filter(organisation_id=metric.organisation_id)
+def reading_of(cursor: CursorWrapper, metric: Metric, edges: list[datetime], *, from_records: bool) -> Reading:
+    """Return where the quantities of a period have to be read in this snapshot."""
+    as_of = session_sql.moment(cursor)
+    if from_records:
+        return Reading(edges, as_of, from_records=True)
+    # What is held over into the period may have been marked before it.
+    start = FIRST_MOMENT if metric.aggregation == Aggregation.WEIGHTED_SUM else edges[0]
+    return Reading(
+        edges,
+        as_of,
+        split=split_hours(edges),
+        batch_ids=pending_batches(cursor, metric.usage_event_id),
+        changed=changed_windows(cursor, metric.usage_event_id, start, edges[-1]),
+    )
+
+
+def _in_time(ask: Callable[[CursorWrapper], Answer]) -> Answer:
+    seconds = settings.QUANTITIES_SECONDS
+    with time_limit(seconds), snapshot(seconds=seconds) as cursor:
+        return ask(cursor)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Turn what the database cut off into TookTooLong; when the time is up, no other statement begins."""
+    deadline = time.monotonic() + seconds
+
+    def in_time(execute: Callable[..., Any], *statement: Any) -> Any:
+        if time.monotonic() > deadline:
+            raise TookTooLong(seconds)
+        return execute(*statement)
+
+    try:
+        with connection.execute_wrapper(in_time):
+            yield
+    except OperationalError as error:
+        if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            raise TookTooLong(seconds) from error
+        raise
+
+
+def _answer(cursor: CursorWrapper, metric: Metric, question: Question, *, from_records: bool) -> Answer:
+    if metric.sql:
+        return sql_quantities(metric, question)
+    for name in question.group_by:
+        if name not in metric.group_by:
+            raise UnknownDimension("group_by", name, metric)
+    for name in question.filter_by:
+        if name not in metric.group_by:
+            raise UnknownDimension(f"filter.{name}", name, metric)
+    edges = window_edges(question.start, question.end, question.window, question.zone)
+    reading = reading_of(cursor, metric, edges, from_records=from_records)
+    names, rows, following = _page(cursor, metric, reading, question)
+    if question.window is Window.TOTAL and question.customer_ids and not question.group_by:
+        rows = _one_for_each(metric, list(names.values()), rows, edges)
+    return Answer(metric, rows, reading.as_of, following)
+
+
+def _page(
+    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question
+) -> tuple[dict[int, str], list[Quantity], int | None]:
+    """Return the customers of a page (id to external id), their rows, and the id after which the next page begins.
+
+    A page that would have too many rows is read anew with fewer customers.
+    """
+    room = max(1, MAX_ROWS // (len(reading.edges) - 1))
     if question.customer_ids:
-        if len(question.customer_ids) > most:
-            raise PeriodError(f"at most {most} customers can be asked for so many windows at once")
-        named = dict(of_organisation.filter(external_id__in=question.customer_ids).values_list("pk", "external_id"))
-        known = set(named.values())
-        for external_id in question.customer_ids:
-            if external_id not in known:
-                raise UnknownCustomer(external_id)
-        return named, None
-    ids = customers_with_usage(cursor, metric, reading, after=question.after, limit=page_size + 1)
+        names = _named(metric, question.customer_ids, room)
+        return names, _rows(cursor, metric, reading, question, names), None
+    page_size = min(question.page_size, room)
+    while True:
+        names, following = _customers(cursor, metric, reading, question.after, page_size)
+        try:
+            return names, _rows(cursor, metric, reading, question, names), following
+        except _TooManyRows:
+            if page_size == 1:
+                raise _TooManyRows(next(iter(names.values())), following) from None
+            page_size //= 2
+
+
+class _TooManyRows(PeriodError):
+    """More rows than an answer holds; of one customer alone, who is named, and where the others go on."""
+
+    def __init__(self, customer_id: str | None = None, following: int | None = None) -> None:
+        of_whom = "" if customer_id is None else f" and customer '{customer_id}' alone has more"
+        others = "" if following is None else f" (the customers behind are at cursor={following})"
+        super().__init__(
+            f"at most {MAX_ROWS} rows were expected{of_whom}{others};"
+            " ask for a shorter period, longer windows, or fewer dimensions"
+        )
+
+
+def _rows(
+    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question, names: dict[int, str]
+) -> list[Quantity]:
+    if not names:
+        return []
+    reading = replace(reading, changed=[mark for mark in reading.changed if mark[0] in names])
+    states = read_states(cursor, metric, reading, question, list(names), MAX_ROWS + 1)
+    if len(states) > MAX_ROWS:
+        raise _TooManyRows
+    edges = reading.edges
+    return [
+        Quantity(
+            customer_id=names[place.customer_id],
+            start=edges[place.window],
+            end=edges[place.window + 1],
+            quantity=quantity_of(metric, state),
+            record_count=int(state.get("record_count", 0)),
+            value_count=int(state.get("value_count", 0)),
+            dimensions=_dimensions(question.group_by, place.dimensions),
+        )
+        for place, state in states.items()
+    ]
+
+
+def _dimensions(names: Sequence[str], text: str) -> dict[str, object]:
+    return dict(zip(names, loads(text), strict=True)) if names else {}
+
+
+def _named(metric: Metric, customer_ids: Sequence[str], most: int) -> dict[int, str]:
+    if len(customer_ids) > most:
+        raise PeriodError(f"at most {most} customers can be asked for so many windows at once")
+    return named_customers(metric.organisation_id, customer_ids)
+
+
+def _customers(
+    cursor: CursorWrapper, metric: Metric, reading: Reading, after: int, page_size: int
+) -> tuple[dict[int, str], int | None]:
+    if metric.aggregation == Aggregation.WEIGHTED_SUM:
+        reading = reading.since_ever()
+    else:
+        # What an edge inside the period cuts in two is in the period as a whole: aggregates tell as well.
+        reading = replace(reading, split=split_hours([reading.edges[0], reading.edges[-1]]))
+    ids = customers_with_usage(cursor, metric, reading, after=after, limit=page_size + 1)
     page = ids[:page_size]
-    names = dict(of_organisation.filter(pk__in=page).values_list("pk", "external_id"))
-    return names, page[-1] if len(ids) > len(page) else None
+    found = Customer.objects.filter(organisation_id=metric.organisation_id, pk__in=page).order_by("pk")
+    return dict(found.values_list("pk", "external_id")), page[-1] if len(ids) > len(page) else None
 
 
 def _one_for_each(
     metric: Metric, customer_ids: Sequence[str], rows: list[Quantity], edges: list[datetime]
 ) -> list[Quantity]:
     found = {row.customer_id: row for row in rows}
-    nothing = quantity_of(metric, {"record_count": 0, "value_count": 0, "sum": None})
+    nothing = quantity_of(metric, {})
     return [
-        found.get(customer_id) or Quantity(customer_id, edges[0], edges[-1], nothing, 0)
-        for customer_id in dict.fromkeys(customer_ids)
+        found.get(customer_id) or Quantity(customer_id, edges[0], edges[-1], nothing, 0) for customer_id in customer_ids
     ]
+
+
+__all__ = [
+    "Answer",
+    "NotActive",
+    "Quantity",
+    "Question",
+    "TookTooLong",
+    "UnknownCustomer",
+    "UnknownDimension",
+    "UnknownMetric",
+    "active_metric",
+    "preview",
+    "preview_in",
+    "quantities",
+    "quantities_in",
+]

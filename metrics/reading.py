@@ -1,19 +1,27 @@
-"""The statements that read quantities: aggregates where they are complete, records where they are not yet."""
+"""Where quantities are read: aggregates where they are complete, records where they are not yet."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
-from metrics.formulas import state_columns, value_of
+from customers.exactjson import dumps
+from metrics.calculation import MAX_PART_BYTES, dimension_part, dimensions_text
 from metrics.models import Metric
+from metrics.parameters import Parameters
 from metrics.periods import split_hours
+from metrics.questions import Exactly, Question
 from metrics.sql import CustomerHour
+from usage.timestamps import FIRST_MOMENT
 from usage.windows import HOUR, hour_of
 
 FEW_HOURS = 64
+NUMBER = re.compile(r"-?\d{1,130}(\.\d{1,130})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,41 +30,55 @@ class Reading:
 
     Every record is read in exactly one way. Stored hours that lie inside the period are read from aggregates, except
     `split` ones, which an edge cuts in two, and `changed` ones, which a correction touched since the last fold. Of
-    those, and of `batch_ids`, which no fold has added yet, the records themselves are read.
+    those, and of `batch_ids`, which no fold has added yet, the records themselves are read. With `from_records`
+    nothing is read from aggregates, but every record of the period. `as_of` is the moment of the snapshot.
     """
 
     edges: list[datetime]
-    split: list[datetime]
-    batch_ids: list[int]
-    changed: list[CustomerHour]
+    as_of: datetime
+    split: list[datetime] = field(default_factory=list)
+    batch_ids: list[int] = field(default_factory=list)
+    changed: list[CustomerHour] = field(default_factory=list)
+    from_records: bool = False
 
-    def arguments(self, metric: Metric, **more: Any) -> dict[str, Any]:
-        """Return the parameters of the statements below."""
+    def parameters(self, metric: Metric, **more: Any) -> Parameters:
+        """Return the values of the statements below."""
         start, end = self.edges[0], self.edges[-1]
-        return {
-            "usage_event_id": metric.usage_event_id,
-            "metric_id": metric.pk,
-            "property": metric.property,
-            "edges": self.edges,
-            "start": start,
-            "end": end,
-            "first_hour": start if start == hour_of(start) else hour_of(start) + HOUR,
-            "end_hour": hour_of(end),
-            "split": self.split,
-            "batch_ids": self.batch_ids,
-            "changed_customers": [customer_id for customer_id, _ in self.changed],
-            "changed_hours": [hour for _, hour in self.changed],
+        return Parameters(
+            usage_event_id=metric.usage_event_id,
+            metric_id=metric.pk,
+            edges=self.edges,
+            start=start,
+            end=end,
+            first_hour=start if start == hour_of(start) else hour_of(start) + HOUR,
+            end_hour=hour_of(end),
+            until=min(end, self.as_of),
+            split=self.split,
+            batch_ids=self.batch_ids,
+            changed_customers=[customer_id for customer_id, _ in self.changed],
+            changed_hours=[hour for _, hour in self.changed],
             **more,
-        }
+        )
+
+    def of_records(self) -> "Reading":
+        """Return the reading of the same period from its records alone."""
+        return Reading(self.edges, self.as_of, from_records=True)
+
+    def since_ever(self) -> "Reading":
+        """Return the reading of all that came before the end: what is held over into the period as well."""
+        edges = [FIRST_MOMENT, self.edges[-1]]
+        return replace(self, edges=edges, split=split_hours(edges))
 
 
-def pending_batches(cursor: CursorWrapper, usage_event_id: int) -> list[int]:
+def pending_batches(cursor: CursorWrapper, usage_event_id: int | None) -> list[int]:
     """Return the batches that no fold has claimed. Primary key (usage_event, batch); a small table."""
     cursor.execute("SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %s", [usage_event_id])
     return [batch_id for (batch_id,) in cursor.fetchall()]
 
 
-def changed_windows(cursor: CursorWrapper, usage_event_id: int, start: datetime, end: datetime) -> list[CustomerHour]:
+def changed_windows(
+    cursor: CursorWrapper, usage_event_id: int | None, start: datetime, end: datetime
+) -> list[CustomerHour]:
     """Return the windows touching [start, end) that a correction marked. Primary key; a small table."""
     cursor.execute(
         """
@@ -68,15 +90,78 @@ def changed_windows(cursor: CursorWrapper, usage_event_id: int, start: datetime,
     return cursor.fetchall()
 
 
+# --- dimensions ------------------------------------------------------------------------------------------------------
+
+
+# Kept apart in stored hours, but one in answers: a property that is missing, and one that is null.
+SHOWN = sql.SQL("coalesce(nullif({}, '[]'::jsonb), 'null'::jsonb)")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedDimensions:
+    """SQL of the dimensions that rows are told apart by (text), and of the condition that they were asked for with."""
+
+    text: sql.Composable
+    condition: sql.Composable
+
+
+def stored_dimensions(metric: Metric, question: Question, parameters: Parameters) -> AskedDimensions:
+    """Return what was asked for, out of an aggregate's `dimensions`."""
+    parts: dict[str, sql.Composable] = {
+        name: sql.SQL("(aggregate.dimensions::jsonb -> {})").format(sql.Literal(i))
+        for i, name in enumerate(metric.group_by)
+    }
+    return _asked(parts, question, parameters)
+
+
+def dimensions_of_records(metric: Metric, question: Question, parameters: Parameters) -> AskedDimensions:
+    """Return what was asked for, out of a record."""
+    needed = {*question.group_by, *question.filter_by}
+    parts = {name: dimension_part(name, parameters) for name in metric.group_by if name in needed}
+    return _asked(parts, question, parameters)
+
+
+def series_of_records(metric: Metric, parameters: Parameters) -> sql.Composable:
+    """Return the SQL of the series that a record's value is held in: all its dimensions, as answers show them."""
+    return dimensions_text([SHOWN.format(dimension_part(name, parameters)) for name in metric.group_by])
+
+
+def _asked(parts: dict[str, sql.Composable], question: Question, parameters: Parameters) -> AskedDimensions:
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    for name, wanted in question.filter_by.items():
+        values = [dumps(value) for one in wanted for value in _meanings(one)]
+        conditions.append(sql.SQL("{} = ANY ({}::text[]::jsonb[])").format(parts[name], parameters.take(values)))
+    return AskedDimensions(
+        dimensions_text([SHOWN.format(parts[name]) for name in question.group_by]), sql.SQL(" AND ").join(conditions)
+    )
+
+
+def _meanings(wanted: str | Exactly) -> list[Any]:
+    """Return the dimensions that are meant: of a text itself, a number, true or false; null stands for missing too."""
+    if isinstance(wanted, Exactly):
+        return [None, []] if wanted.value is None else [wanted.value]
+    text = wanted
+    meanings: list[Any] = [text]
+    written = dumps(text).encode()
+    if len(written) > MAX_PART_BYTES:
+        meanings.append({"sha256": sha256(written).hexdigest()})
+    if NUMBER.fullmatch(text):
+        meanings.append(Decimal(text))
+    if text in ("true", "false"):
+        meanings.append(text == "true")
+    return meanings
+
+
 # --- where records are read from; the alias is `record`, the conditions are complete but for the customers -----------
 
 _IN_PERIOD = (
     "record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL"
     " AND record.timestamp >= %(start)s AND record.timestamp < %(end)s"
 )
-_HOUR = "date_trunc('hour', record.timestamp, 'UTC')"
+_HOUR = "date_bin('1 hour', record.timestamp, '2000-01-01Z')"
 _CHANGED = "unnest(%(changed_customers)s::bigint[], %(changed_hours)s::timestamptz[]) AS changed (customer_id, hour)"
 
+_ALL_RECORDS = f"(SELECT * FROM usage_usagerecord AS record WHERE {_IN_PERIOD} AND {{customers}}) AS record"
 # Hour by hour through an index: OFFSET 0 keeps the planner from making one large join of it. Many hours (every one,
 # where the zone is off by half an hour) are rather one pass over the period.
 _SPLIT_RECORDS = (
@@ -103,8 +188,10 @@ _PENDING_RECORDS = (
 )
 
 
-def _record_sources(reading: Reading, customers: str) -> list[sql.Composed]:
+def record_sources(reading: Reading, customers: str) -> list[sql.Composed]:
     """Return where records are read from, cut down to customers by a condition on `record`."""
+    if reading.from_records:
+        return [sql.SQL(_ALL_RECORDS).format(customers=sql.SQL(customers))]
     split = _SPLIT_RECORDS if len(reading.split) <= FEW_HOURS else _MANY_SPLIT_RECORDS
     needed = (
         (reading.split, split),
@@ -114,87 +201,11 @@ def _record_sources(reading: Reading, customers: str) -> list[sql.Composed]:
     return [sql.SQL(source).format(customers=sql.SQL(customers)) for rows, source in needed if rows]
 
 
-_STORED = sql.SQL(
-    """
-    SELECT customer_id, width_bucket(window_start, %(edges)s::timestamptz[]) - 1, dimensions, {states}
-    FROM metrics_metricaggregate AS aggregate
-    WHERE usage_event_id = %(usage_event_id)s AND metric_id = %(metric_id)s AND customer_id = ANY (%(customers)s)
-      AND window_start >= %(first_hour)s AND window_start < %(end_hour)s AND window_start <> ALL (%(split)s)
-      AND NOT EXISTS (
-          SELECT FROM unnest(%(changed_customers)s::bigint[], %(changed_hours)s::timestamptz[])
-                      AS changed (customer_id, hour)
-          WHERE changed.customer_id = aggregate.customer_id AND changed.hour = aggregate.window_start)
-    GROUP BY 1, 2, 3
-    """
+# Of `aggregate`, but for the customers: whole hours inside the period that no correction touched since the last fold.
+STORED_HOURS = (
+    "aggregate.usage_event_id = %(usage_event_id)s AND aggregate.metric_id = %(metric_id)s"
+    " AND aggregate.window_start >= %(first_hour)s AND aggregate.window_start < %(end_hour)s"
+    " AND aggregate.window_start <> ALL (%(split)s)"
+    f" AND NOT EXISTS (SELECT FROM {_CHANGED}"
+    " WHERE changed.customer_id = aggregate.customer_id AND changed.hour = aggregate.window_start)"
 )
-_RAW = sql.SQL(
-    """
-    SELECT record.customer_id, width_bucket(record.timestamp, %(edges)s::timestamptz[]) - 1, '', {states}
-    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
-    GROUP BY 1, 2, 3
-    """
-)
-_MERGED = sql.SQL(
-    """
-    SELECT customer_id, bucket, dimensions, {states}
-    FROM ({parts}) AS part (customer_id, bucket, dimensions, {names})
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    """
-)
-
-
-def read_states(
-    cursor: CursorWrapper, metric: Metric, reading: Reading, customers: list[int]
-) -> list[tuple[int, int, str, dict[str, Any]]]:
-    """Return (customer id, index of the window, dimensions, merged state by column) for every window with records.
-
-    Ordered by customer, window, dimensions. Indexes: primary key of aggregates; (usage_event, customer, timestamp)
-    and (batch) of records.
-    """
-    columns = state_columns(metric)
-    merged = sql.SQL(", ").join(column.merged for column in columns)
-    of_records = sql.SQL(", ").join(column.of_records for column in columns)
-    parts = [_STORED.format(states=merged)]
-    for source in _record_sources(reading, "record.customer_id = ANY (%(customers)s)"):
-        parts.append(_RAW.format(states=of_records, source=source, value=value_of(metric)))
-    statement = _MERGED.format(
-        states=merged,
-        parts=sql.SQL(" UNION ALL ").join(parts),
-        names=sql.SQL(", ").join(sql.Identifier(column.name) for column in columns),
-    )
-    cursor.execute(statement, reading.arguments(metric, customers=customers))
-    names = [column.name for column in columns]
-    return [(row[0], row[1], row[2], dict(zip(names, row[3:], strict=True))) for row in cursor.fetchall()]
-
-
-def customers_with_usage(
-    cursor: CursorWrapper, metric: Metric, reading: Reading, *, after: int, limit: int
-) -> list[int]:
-    """Return the ids of the next customers with usage in the period, ascending, at most `limit`.
-
-    Of hours that an edge inside the period cuts, the aggregates tell as well. A customer whose last record was voided
-    since the last fold is named too. Primary key of aggregates, read only as far as the limit needs; (usage_event,
-    timestamp, id) and (batch) of records.
-    """
-    reading = replace(reading, split=split_hours([reading.edges[0], reading.edges[-1]]))
-    statement = sql.SQL(
-        """
-        SELECT customer_id FROM (
-            (SELECT DISTINCT customer_id FROM metrics_metricaggregate
-             WHERE usage_event_id = %(usage_event_id)s AND metric_id = %(metric_id)s AND customer_id > %(after)s
-               AND window_start >= %(first_hour)s AND window_start < %(end_hour)s
-             ORDER BY customer_id LIMIT %(limit)s)
-            {records}
-        ) AS found
-        ORDER BY customer_id LIMIT %(limit)s
-        """
-    ).format(
-        records=sql.SQL(" ").join(
-            sql.SQL("UNION (SELECT DISTINCT record.customer_id FROM {} ORDER BY customer_id LIMIT %(limit)s)").format(
-                source
-            )
-            for source in _record_sources(reading, "record.customer_id > %(after)s")
-        )
-    )
-    cursor.execute(statement, reading.arguments(metric, after=after, limit=limit))
-    return [customer_id for (customer_id,) in cursor.fetchall()]

@@ -6,23 +6,31 @@ from contextlib import AbstractContextManager, contextmanager
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from metrics import sql
+from metrics import session_sql
 
 
 @contextmanager
-def snapshot() -> Iterator[CursorWrapper]:
+def snapshot(*, seconds: float | None = None) -> Iterator[CursorWrapper]:
     """A transaction whose statements all see the database at one moment (REPEATABLE READ).
 
-    It must be the outermost one: an enclosing transaction would have its own, older view, so that raises RuntimeError.
+    With `seconds` it is for reading only, and no statement may take longer. It must be the outermost one: an enclosing
+    transaction would have its own, older view, so that raises RuntimeError.
     """
     with transaction.atomic(durable=True), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        if seconds is None:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        else:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor.execute(session_sql.LIMIT_TIME, [str(round(seconds * 1000))])
         yield cursor
 
 
-def folding_lock(usage_event_id: int) -> AbstractContextManager[bool]:
-    """Hold the right to write the aggregates of a usage event; False if somebody else holds it."""
-    return _session_lock("tallybook.fold", usage_event_id)
+def folding_lock(usage_event_id: int, *, patience: float = 0) -> AbstractContextManager[bool]:
+    """Hold the right to write the aggregates of a usage event; False if somebody else holds it.
+
+    With patience, wait for it so many seconds. Who waits is the next: folds, which do not wait, let it pass.
+    """
+    return _session_lock("tallybook.fold", usage_event_id, patience)
 
 
 def building_lock(metric_id: int) -> AbstractContextManager[bool]:
@@ -31,13 +39,20 @@ def building_lock(metric_id: int) -> AbstractContextManager[bool]:
 
 
 @contextmanager
-def _session_lock(purpose: str, object_id: int) -> Iterator[bool]:
+def _session_lock(purpose: str, object_id: int, patience: float = 0) -> Iterator[bool]:
     """A session lock, taken before any snapshot: the holder's snapshot then shows all that the previous one committed.
 
     It is re-entrant and lives with the connection; where it cannot be given back, the connection is closed.
     """
-    with connection.cursor() as cursor:
-        held = sql.try_session_lock(cursor, purpose, object_id)
+    try:
+        with connection.cursor() as cursor:
+            if patience:
+                held = session_sql.wait_for_session_lock(cursor, purpose, object_id, patience)
+            else:
+                held = session_sql.try_session_lock(cursor, purpose, object_id)
+    except BaseException:
+        connection.close()  # it may have been taken
+        raise
     try:
         yield held
     finally:
@@ -49,7 +64,7 @@ def _release(purpose: str, object_id: int) -> None:
     released = False
     try:
         with connection.cursor() as cursor:
-            released = sql.release_session_lock(cursor, purpose, object_id)
+            released = session_sql.release_session_lock(cursor, purpose, object_id)
     finally:
         if not released:
             connection.close()

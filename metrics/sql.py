@@ -1,49 +1,72 @@
 """Every statement on aggregates: a name, what it does, the index it relies on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
-from metrics.formulas import state_columns, value_of
-from metrics.models import Metric
+from metrics.calculation import calculation
+from metrics.formulas import state_columns
+from metrics.models import Aggregation, Metric, MetricAggregate, MetricDistinctValue
+from metrics.parameters import Parameters
 
 CustomerHour = tuple[int, datetime]  # (customer id, start of the hour)
 
 
-def moment(cursor: CursorWrapper) -> datetime:
-    """Return the database's time now; asked first in a snapshot, the moment of the snapshot."""
-    cursor.execute("SELECT statement_timestamp()")
-    (time,) = cursor.fetchone()
-    assert isinstance(time, datetime)
-    return time
+def claim_batches(cursor: CursorWrapper, usage_event_id: int, *, batches: int, records: int) -> list[int]:
+    """Take the oldest visible pending batches: at most so many, and no further ones once they hold so many records.
 
-
-def try_session_lock(cursor: CursorWrapper, purpose: str, object_id: int) -> bool:
-    """Take the session's advisory lock for a purpose on an object, or tell that it is taken."""
-    cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, %s))", [purpose, object_id])
-    return bool(cursor.fetchone()[0])
-
-
-def release_session_lock(cursor: CursorWrapper, purpose: str, object_id: int) -> bool:
-    """Give the session's advisory lock back; False if this session did not hold it."""
-    cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, %s))", [purpose, object_id])
-    return bool(cursor.fetchone()[0])
-
-
-def claim_batches(cursor: CursorWrapper, usage_event_id: int) -> list[int]:
-    """Take every visible pending batch. Primary key (usage_event, batch)."""
-    cursor.execute("DELETE FROM usage_pendingbatch WHERE usage_event_id = %s RETURNING batch_id", [usage_event_id])
+    At least one, if there is one. Primary keys (usage_event, batch) and of batches.
+    """
+    cursor.execute(
+        """
+        DELETE FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s AND batch_id = ANY (ARRAY (
+            SELECT batch_id FROM (
+                SELECT pending.batch_id,
+                       sum(batch.accepted) OVER (ORDER BY pending.batch_id) - batch.accepted AS records_before
+                FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s
+                      ORDER BY batch_id LIMIT %(batches)s) AS pending
+                JOIN usage_ingestbatch AS batch
+                  ON batch.id = pending.batch_id AND batch.usage_event_id = %(usage_event_id)s) AS running
+            WHERE records_before < %(records)s))
+        RETURNING batch_id
+        """,
+        {"usage_event_id": usage_event_id, "batches": batches, "records": records},
+    )
     return [batch_id for (batch_id,) in cursor.fetchall()]
 
 
-def claim_windows(cursor: CursorWrapper, usage_event_id: int) -> list[CustomerHour]:
-    """Take every visible mark, each window once. Primary key (usage_event, customer, window_start, id)."""
+def is_batch_pending(cursor: CursorWrapper, usage_event_id: int) -> bool:
+    """Tell whether a pending batch is visible still. Primary key (usage_event, batch)."""
+    cursor.execute("SELECT EXISTS (SELECT FROM usage_pendingbatch WHERE usage_event_id = %s)", [usage_event_id])
+    return bool(cursor.fetchone()[0])
+
+
+def records_of(cursor: CursorWrapper, usage_event_id: int, batch_ids: list[int]) -> int:
+    """Return how many records batches brought. Primary key."""
     cursor.execute(
-        "DELETE FROM usage_changedwindow WHERE usage_event_id = %s RETURNING customer_id, window_start",
-        [usage_event_id],
+        "SELECT coalesce(sum(accepted), 0) FROM usage_ingestbatch WHERE id = ANY (%s) AND usage_event_id = %s",
+        [batch_ids, usage_event_id],
+    )
+    return int(cursor.fetchone()[0])
+
+
+def claim_windows(cursor: CursorWrapper, usage_event_id: int, *, windows: int) -> list[CustomerHour]:
+    """Take every visible mark of at most so many windows; each window once.
+
+    Primary key (usage_event, customer, window_start, id).
+    """
+    cursor.execute(
+        """
+        DELETE FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s AND (customer_id, window_start) IN (
+            SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
+            WHERE usage_event_id = %(usage_event_id)s ORDER BY customer_id, window_start LIMIT %(windows)s)
+        RETURNING customer_id, window_start
+        """,
+        {"usage_event_id": usage_event_id, "windows": windows},
     )
     return sorted(set(cursor.fetchall()))
 
@@ -56,47 +79,110 @@ def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
     return [usage_event_id for (usage_event_id,) in cursor.fetchall()]
 
 
-_STATE_OF_RECORDS = sql.SQL(
+# --- aggregates from records -----------------------------------------------------------------------------------------
+
+_KEY = sql.SQL("usage_event_id, metric_id, customer_id, window_start, dimensions")
+_RECORDS = sql.SQL("usage_usagerecord AS record")
+_HOUR = sql.SQL("date_bin('1 hour', record.timestamp, '2000-01-01Z')")
+_OF_RECORDS = sql.SQL(
     """
-    SELECT record.usage_event_id, %(metric_id)s, record.customer_id,
-           date_trunc('hour', record.timestamp, 'UTC'), '', {states}
-    FROM {source}
-    CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
-    WHERE record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL AND {condition}
-    GROUP BY 1, 3, 4
+    SELECT record.usage_event_id, %(metric_id)s, record.customer_id, {hour}, {dimensions}, {kept}
+    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
+    WHERE record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL AND {counts} AND {condition}
+    GROUP BY {groups}
     """
 )
-_RECORDS = sql.SQL("usage_usagerecord AS record")
-_WINDOWS = "unnest(%(customers)s::bigint[], %(hours)s::timestamptz[])"
 
 
-def _state_of_records(metric: Metric, condition: sql.Composable, source: sql.Composable = _RECORDS) -> sql.Composed:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of stored hours: what is kept for the records of a group, and how more of them are added to it."""
+
+    name: sql.Identifier
+    kept: sql.Composable
+    names: sql.Composable
+    groups: sql.SQL
+    condition: sql.SQL
+    key: sql.Composable
+    added: sql.Composable
+
+
+def stored_tables(metric: Metric) -> list[Table]:
+    """Aggregates, and for a unique count the distinct values beside them."""
     columns = state_columns(metric)
-    return sql.SQL(
-        "INSERT INTO metrics_metricaggregate AS aggregate"
-        " (usage_event_id, metric_id, customer_id, window_start, dimensions, {names}) {select}"
-    ).format(
-        names=sql.SQL(", ").join(sql.Identifier(column.name) for column in columns),
-        select=_STATE_OF_RECORDS.format(
-            states=sql.SQL(", ").join(column.of_records for column in columns),
-            source=source,
-            value=value_of(metric),
-            condition=condition,
-        ),
+    comma = sql.SQL(", ")
+    aggregates = Table(
+        name=sql.Identifier(MetricAggregate._meta.db_table),
+        kept=comma.join(column.of_records for column in columns),
+        names=comma.join(sql.Identifier(column.name) for column in columns),
+        groups=sql.SQL("1, 3, 4, 5"),
+        condition=sql.SQL("true"),
+        key=_KEY,
+        added=comma.join(sql.SQL("{} = {}").format(sql.Identifier(column.name), column.added) for column in columns),
+    )
+    if metric.aggregation != Aggregation.UNIQUE_COUNT:
+        return [aggregates]
+    distinct = Table(
+        name=sql.Identifier(MetricDistinctValue._meta.db_table),
+        kept=sql.SQL("value, count(*)"),
+        names=sql.SQL("value_hash, record_count"),
+        groups=sql.SQL("1, 3, 4, 5, 6"),
+        condition=sql.SQL("value IS NOT NULL"),
+        key=sql.SQL("{}, value_hash").format(_KEY),
+        added=sql.SQL("record_count = aggregate.record_count + excluded.record_count"),
+    )
+    return [aggregates, distinct]
+
+
+def states_of_records(
+    metric: Metric, table: Table, parameters: Parameters, condition: sql.Composable, source: sql.Composable = _RECORDS
+) -> sql.Composed:
+    """Return the SELECT of what the table is to hold for records: the key of a row, and what is kept in it."""
+    counted = calculation(metric, parameters)
+    return _OF_RECORDS.format(
+        hour=_HOUR,
+        dimensions=counted.dimensions,
+        kept=table.kept,
+        source=source,
+        value=counted.value,
+        counts=counted.condition,
+        condition=sql.SQL("{} AND {}").format(table.condition, condition),
+        groups=table.groups,
     )
 
 
-def _arguments(metric: Metric, windows: Sequence[CustomerHour] = (), **more: Any) -> dict[str, Any]:
-    return {
-        "usage_event_id": metric.usage_event_id,
-        "metric_id": metric.pk,
-        "property": metric.property,
-        "customers": [customer_id for customer_id, _ in windows],
-        "hours": [window_start for _, window_start in windows],
-        "built_customer_id": metric.built_customer_id,
-        "built_window_start": metric.built_window_start,
-        **more,
-    }
+def _store(
+    cursor: CursorWrapper,
+    metric: Metric,
+    condition: sql.Composable,
+    *,
+    source: sql.Composable = _RECORDS,
+    add: bool = False,
+    **values: Any,
+) -> None:
+    """Compute the states of records and store them: as new rows, or, with `add`, added to those that are there."""
+    for table in stored_tables(metric):
+        parameters = Parameters(usage_event_id=metric.usage_event_id, metric_id=metric.pk, **values)
+        statement = sql.SQL("INSERT INTO {} AS aggregate ({}, {}) {}").format(
+            table.name, _KEY, table.names, states_of_records(metric, table, parameters, condition, source)
+        )
+        if add:
+            statement += sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(table.key, table.added)
+        cursor.execute(statement, parameters)
+
+
+def _forget(cursor: CursorWrapper, metric: Metric, using: str, condition: str, **values: Any) -> None:
+    """Delete stored hours. Primary keys (usage_event, metric, customer, window_start, …)."""
+    arguments = {"usage_event_id": metric.usage_event_id, "metric_id": metric.pk, **values}
+    for table in stored_tables(metric):
+        statement = sql.SQL(
+            "DELETE FROM {} AS aggregate {} WHERE aggregate.usage_event_id = %(usage_event_id)s"
+            " AND aggregate.metric_id = %(metric_id)s AND {}"
+        ).format(table.name, sql.SQL(using), sql.SQL(condition))
+        cursor.execute(statement, arguments)
+
+
+# --- folding ---------------------------------------------------------------------------------------------------------
 
 
 def add_batches(cursor: CursorWrapper, metric: Metric, batch_ids: list[int]) -> None:
@@ -104,20 +190,18 @@ def add_batches(cursor: CursorWrapper, metric: Metric, batch_ids: list[int]) -> 
 
     Index (batch); the ids go in as an array, because a join on the claim is guessed badly. Primary key of aggregates.
     """
-    conditions = ["record.batch_id = ANY (%(batch_ids)s)"]
+    condition: sql.Composable = sql.SQL("record.batch_id = ANY (%(batch_ids)s)")
     if metric.status == Metric.Status.BUILDING:
-        hour = "date_trunc('hour', record.timestamp, 'UTC')"
-        conditions.append(f"(record.customer_id, {hour}) < (%(built_customer_id)s, %(built_window_start)s)")
-    columns = state_columns(metric)
-    statement = sql.SQL(
-        "{insert} ON CONFLICT (usage_event_id, metric_id, customer_id, window_start, dimensions) DO UPDATE SET {added}"
-    ).format(
-        insert=_state_of_records(metric, sql.SQL(" AND ".join(conditions))),
-        added=sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(column.name), column.added) for column in columns
-        ),
+        condition += sql.SQL(" AND (record.customer_id, {}) < (%(customer_id)s, %(window_start)s)").format(_HOUR)
+    _store(
+        cursor,
+        metric,
+        condition,
+        add=True,
+        batch_ids=batch_ids,
+        customer_id=metric.built_customer_id,
+        window_start=metric.built_window_start,
     )
-    cursor.execute(statement, _arguments(metric, batch_ids=batch_ids))
 
 
 def rebuild_windows(cursor: CursorWrapper, metric: Metric, windows: Sequence[CustomerHour]) -> None:
@@ -125,55 +209,88 @@ def rebuild_windows(cursor: CursorWrapper, metric: Metric, windows: Sequence[Cus
     if metric.status == Metric.Status.BUILDING:
         built = (metric.built_customer_id or 0, metric.built_window_start)
         windows = [window for window in windows if window < built]
-    arguments = _arguments(metric, windows)
-    cursor.execute(
-        f"""
-        DELETE FROM metrics_metricaggregate AS aggregate
-        USING {_WINDOWS} AS changed (customer_id, window_start)
-        WHERE aggregate.usage_event_id = %(usage_event_id)s AND aggregate.metric_id = %(metric_id)s
-          AND aggregate.customer_id = changed.customer_id AND aggregate.window_start = changed.window_start
-        """,
-        arguments,
-    )
+    changed = "unnest(%(customers)s::bigint[], %(hours)s::timestamptz[]) AS changed (customer_id, window_start)"
+    values: dict[str, Any] = {
+        "customers": [customer_id for customer_id, _ in windows],
+        "hours": [hour for _, hour in windows],
+    }
+    same = "aggregate.customer_id = changed.customer_id AND aggregate.window_start = changed.window_start"
+    _forget(cursor, metric, f"USING {changed}", same, **values)
     source = sql.SQL(
         # Window by window through the index: OFFSET 0 keeps the planner from making one large join of it.
-        _WINDOWS + " AS changed (customer_id, window_start) CROSS JOIN LATERAL ("
+        changed + " CROSS JOIN LATERAL ("
         " SELECT * FROM usage_usagerecord AS record WHERE record.usage_event_id = %(usage_event_id)s"
         " AND record.customer_id = changed.customer_id AND record.timestamp >= changed.window_start"
         " AND record.timestamp < changed.window_start + interval '1 hour' OFFSET 0) AS record"
     )
-    cursor.execute(_state_of_records(metric, sql.SQL("true"), source), arguments)
+    _store(cursor, metric, sql.SQL("true"), source=source, **values)
 
 
-def stretch_end(cursor: CursorWrapper, metric: Metric, records: int) -> CustomerHour | None:
-    """Return the position behind the window that holds the n-th record from the built position; None at the end.
+# --- building and rebuilding, stretch by stretch in the order of (customer, window_start) ----------------------------
+
+
+def stretch_end(
+    cursor: CursorWrapper, usage_event_id: int, position: CustomerHour, records: int
+) -> CustomerHour | None:
+    """Return the position behind the window that holds the n-th record from a position on; None at the end.
 
     Index (usage_event, customer, timestamp).
     """
     cursor.execute(
         """
-        SELECT customer_id, date_trunc('hour', timestamp, 'UTC') + interval '1 hour'
+        SELECT customer_id, date_bin('1 hour', timestamp, '2000-01-01Z') + interval '1 hour'
         FROM usage_usagerecord
-        WHERE usage_event_id = %(usage_event_id)s
-          AND (customer_id, timestamp) >= (%(built_customer_id)s, %(built_window_start)s)
+        WHERE usage_event_id = %(usage_event_id)s AND (customer_id, timestamp) >= (%(customer_id)s, %(window_start)s)
         ORDER BY customer_id, timestamp OFFSET %(records)s LIMIT 1
         """,
-        _arguments(metric, records=records),
+        {
+            "usage_event_id": usage_event_id,
+            "customer_id": position[0],
+            "window_start": position[1],
+            "records": records,
+        },
     )
     row: CustomerHour | None = cursor.fetchone()
     return row
 
 
-def build_stretch(cursor: CursorWrapper, metric: Metric, end: CustomerHour | None) -> None:
-    """Compute the windows from the built position up to `end` (None: all that are left).
+def build_stretch(cursor: CursorWrapper, metric: Metric, start: CustomerHour, end: CustomerHour | None) -> None:
+    """Compute the windows from a position up to another (None: all that are left), where nothing is stored yet.
 
-    Index (usage_event, customer, timestamp). Nothing is there yet in that stretch: folds leave it alone.
+    Index (usage_event, customer, timestamp).
     """
-    conditions = ["(record.customer_id, record.timestamp) >= (%(built_customer_id)s, %(built_window_start)s)"]
-    if end is not None:
-        conditions.append("(record.customer_id, record.timestamp) < (%(end_customer_id)s, %(end_window_start)s)")
-    end_customer_id, end_window_start = end or (None, None)
-    cursor.execute(
-        _state_of_records(metric, sql.SQL(" AND ".join(conditions))),
-        _arguments(metric, end_customer_id=end_customer_id, end_window_start=end_window_start),
-    )
+    condition, values = _stretch("record.customer_id, record.timestamp", start, end)
+    _store(cursor, metric, sql.SQL(condition), **values)
+
+
+def forget_stretch(cursor: CursorWrapper, metric: Metric, start: CustomerHour, end: CustomerHour | None) -> None:
+    """Delete what is stored from a position up to another (None: all that is left), so that it can be built anew."""
+    condition, values = _stretch("aggregate.customer_id, aggregate.window_start", start, end)
+    _forget(cursor, metric, "", condition, **values)
+
+
+def _stretch(key: str, start: CustomerHour, end: CustomerHour | None) -> tuple[str, dict[str, Any]]:
+    condition = f"({key}) >= (%(customer_id)s, %(window_start)s)"
+    if end is None:
+        return condition, {"customer_id": start[0], "window_start": start[1]}
+    return f"{condition} AND ({key}) < (%(end_customer_id)s, %(end_window_start)s)", {
+        "customer_id": start[0],
+        "window_start": start[1],
+        "end_customer_id": end[0],
+        "end_window_start": end[1],
+    }
+
+
+def forget_some(cursor: CursorWrapper, metric: Metric, most: int) -> int:
+    """Delete at most so many stored hours of a metric, of each table, and return how many. Primary keys."""
+    forgotten = 0
+    for table in stored_tables(metric):
+        cursor.execute(
+            sql.SQL(
+                "DELETE FROM {table} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {table}"
+                " WHERE usage_event_id = %s AND metric_id = %s LIMIT %s))"
+            ).format(table=table.name),
+            [metric.usage_event_id, metric.pk, most],
+        )
+        forgotten += cursor.rowcount
+    return forgotten

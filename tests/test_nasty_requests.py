@@ -211,7 +211,7 @@ HEADERS += [
     "Origin",
 ]
 PATHS = ["/usage/stream", "/api/usage-events/", "/api/usage-events/stream/", "/api/metrics/", "/api/metrics/m/"]
-PATHS += ["/api/metrics/m/quantities/", "/api/metrics/m/activate/"]
+PATHS += ["/api/metrics/m/quantities/", "/api/metrics/m/activate/", "/api/metrics/preview/"]
 
 
 def test_nasty_headers(client: Client, stream: UsageEvent, headers: dict[str, str]) -> None:
@@ -233,6 +233,8 @@ def test_every_method_on_every_address(
 ) -> None:
     allowed = {"/usage/stream": {"POST"}, "/api/usage-events/": {"GET", "POST"}, "/api/metrics/": {"GET", "POST"}}
     allowed["/api/metrics/m/activate/"] = {"POST"}
+    allowed["/api/metrics/m/"] = {"GET", "PATCH"}
+    allowed["/api/metrics/preview/"] = {"POST"}
     allowed["/api/usage-events/stream/"] = {"GET", "PATCH"}
     for path in PATHS:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "É"):

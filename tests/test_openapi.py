@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from customers.models import Customer, Organisation
+from metrics.definitions import revise_metric
 from metrics.models import Metric
 from tests.conftest import record, take_in
 from tests.e2e.conftest import browser, page
@@ -84,12 +85,15 @@ def test_the_page_shows_the_document_without_the_internet(live_server: LiveServe
 @pytest.fixture
 def known(cpu_hours: Metric, organisation: Organisation) -> dict[str, str]:
     """Something of everything; returns the names to put in addresses."""
+    assert cpu_hours.usage_event is not None
     result = take_in(cpu_hours.usage_event, record("cus_1", id="a"), record(hours="5"))
+    revise_metric(cpu_hours, {"group_by": ["region"]})
     Customer.objects.filter(external_id="cus_1").update(name="One")
     return {
         "/usage/": "compute_hours",
         "/api/usage-events/": "compute_hours",
         "/api/metrics/": "cpu_hours",
+        "/api/materialization/": "",
         "/api/customers/": "cus_1",
         "/api/usage-records/": str(UsageRecord.objects.get().pk),
         "/api/rejected-records/": str(RejectedRecord.objects.get().pk),

@@ -17,7 +17,7 @@ from metrics.models import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 # In this order: the later pages go on with what the earlier ones have stored.
-PAGES = ("README.md", "docs/ingestion.md", "docs/api.md")
+PAGES = ("README.md", "docs/ingestion.md", "docs/api.md", "docs/metrics.md")
 # An answer is JSON or, after `curl -i`, a whole HTTP message: the status, headers that must be there, and the JSON.
 EXAMPLE = re.compile(r"^```sh\n(curl .*?)^```\n+^```(?:json|http)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ANYTHING = "…"

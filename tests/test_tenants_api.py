@@ -45,6 +45,7 @@ FACTS = (
 )
 
 JUNE = "start=2025-06-01&end=2025-07-01"
+PERIOD = {"start": "2025-06-01", "end": "2025-07-01"}
 WHY = {"reason": "r", "revision": 1}
 # Documents about the API, which anybody may read: they hold nothing of anybody.
 OPEN = {"api/schema/", "api/docs/"}
@@ -64,6 +65,7 @@ REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     ],
     "api/usage-records/<pk>/void/": [("post", "/api/usage-records/{record}/void/", WHY)],
     "api/usage-records/<pk>/restore/": [("post", "/api/usage-records/{record}/restore/", WHY)],
+    "api/usage-records/<pk>/metrics/": [("get", "/api/usage-records/{record}/metrics/", None)],
     "api/usage-records/export/": [("get", "/api/usage-records/export/?format=ndjson", None)],
     "api/rejected-records/": [
         ("get", "/api/rejected-records/", None),
@@ -87,13 +89,28 @@ REQUESTS: dict[str, list[tuple[str, str, Any]]] = {
     ],
     "api/uploads/<pk>/start/": [("post", "/api/uploads/{upload}/start/", None)],
     "api/uploads/<pk>/errors/": [("get", "/api/uploads/{upload}/errors/", None)],
+    "api/materialization/": [("get", "/api/materialization/", None)],
     "api/metrics/": [("get", "/api/metrics/", None)],
-    "api/metrics/<code>/": [("get", "/api/metrics/{definition}/", None)],
+    "api/metrics/preview/": [],  # names in its body: see below
+    "api/metrics/<code>/": [
+        ("get", "/api/metrics/{definition}/", None),
+        ("patch", "/api/metrics/{definition}/", {"name": "x"}),
+        ("patch", "/api/metrics/{definition}/?version=1", {"property": "cpu_usage_hours_per_month"}),
+    ],
+    "api/metrics/<code>/versions/": [("get", "/api/metrics/{definition}/versions/", None)],
     "api/metrics/<code>/activate/": [("post", "/api/metrics/{definition}/activate/", None)],
     "api/metrics/<code>/quantities/": [
         ("get", "/api/metrics/{definition}/quantities/?" + JUNE, None),
         ("get", "/api/metrics/{definition}/quantities/?" + JUNE + "&customer_id=cus_theirs", None),
+        ("get", "/api/metrics/{definition}/quantities/?" + JUNE + "&group_by=region&filter.region=eu", None),
     ],
+    "api/metrics/<code>/explain/": [
+        ("get", "/api/metrics/{definition}/explain/?" + JUNE + "&customer_id=cus_theirs", None),
+    ],
+    "api/metrics/<code>/explain/records/": [
+        ("get", "/api/metrics/{definition}/explain/records/?" + JUNE + "&customer_id=cus_theirs", None),
+    ],
+    "api/metrics/<code>/diff/": [("get", "/api/metrics/{definition}/diff/?" + JUNE, None)],
 }
 
 
@@ -241,19 +258,53 @@ def test_names_in_questions_and_bodies_lead_nowhere_else(
     assert facts() == before
 
 
+def refused_alike(client: Client, requests: list[tuple[str, str, Any]], names: list[str], headers: Any) -> None:
+    """Send the same requests of several names: each is refused, in the same words but for the name."""
+    assert len(requests) == len(names)
+    told = set()
+    for (method, path, body), name in zip(requests, names, strict=True):
+        answer = send(client, method, path, body, headers)
+        assert answer.status_code == 400, (path, body)
+        told.add(answer.content.replace(name.encode(), b""))
+    assert len(told) == 1, told
+
+
 def test_definitions_cannot_reach_into_another_organisation(
     client: Client, mine: dict[str, str], theirs: dict[str, str]
 ) -> None:
+    own = Organisation.objects.get(key=mine["organisation"])
+    usage_event = create_usage_event(own, name="M", slug="mine", schema=COMPUTE_SCHEMA)
+    save_metric(Metric(organisation=own, usage_event=usage_event, code="mine", name="M", aggregation="count"))
     before = facts()
     metric = {"code": "m", "name": "M", "aggregation": "sum", "property": "cpu_usage_hours"}
+    preview, there = ("post", "/api/metrics/preview/"), ["theirs", "nowhere"]
 
-    answers = [
-        client.post("/api/metrics/", {**metric, "usage_event": name}, content_type="application/json", headers=mine)
-        for name in ("theirs", "nowhere")
-    ]
+    made: list[tuple[str, str, Any]] = [("post", "/api/metrics/", {**metric, "usage_event": name}) for name in there]
+    moved: list[tuple[str, str, Any]] = [("patch", "/api/metrics/mine/", {"usage_event": name}) for name in there]
+    previewed = [(*preview, {**PERIOD, "metric": {**metric, "usage_event": name}}) for name in there]
+    for requests in (made, moved, previewed):
+        refused_alike(client, requests, there, mine)
+    customers = ["cus_theirs", "nobody"]
+    own_metric = {**PERIOD, "metric": {**metric, "usage_event": "mine"}}
+    refused_alike(client, [(*preview, {**own_metric, "customer_id": [name]}) for name in customers], customers, mine)
 
-    assert [answer.status_code for answer in answers] == [400, 400]
-    assert answers[0].content.replace(b"theirs", b"") == answers[1].content.replace(b"nowhere", b"")
+    assert facts() == before
+
+
+def test_sql_reaches_nothing_of_another_organisation(
+    client: Client, mine: dict[str, str], theirs: dict[str, str]
+) -> None:
+    before = facts()
+    schema = f"organisation_{Organisation.objects.get(key=theirs['organisation']).pk}"
+
+    for tables in (["theirs", "nowhere"], [f"{schema}.theirs", f"{schema}.nowhere"], [schema, "organisation_987654"]):
+        texts = [f"SELECT customer_id, count(*) AS quantity FROM {table} GROUP BY 1" for table in tables]
+        formulas = [{"sql": text, "window": "day"} for text in texts]
+        made = [("post", "/api/metrics/", {"code": "m", "name": "M", **formula}) for formula in formulas]
+        refused_alike(client, made, tables, mine)
+        previewed = [("post", "/api/metrics/preview/", {**PERIOD, "metric": formula}) for formula in formulas]
+        refused_alike(client, previewed, tables, mine)
+
     assert facts() == before
 
 

@@ -20,6 +20,7 @@ from usage.schema_changes import (
     is_evidently_harmless,
 )
 from usage.schemas import DataSchema, check_schema
+from usage.tables import publish_tables
 
 REMEMBERED = 5_000
 POLICIES = ("unknown_customer", "invalid_record", "max_age", "max_ahead")
@@ -141,6 +142,7 @@ def create_usage_event(
         usage_event.validate_constraints()  # somebody else was faster, and is now there to be seen
         raise
     SchemaVersion.objects.create(usage_event=usage_event, version=1, schema=schema, published_by=actor)
+    publish_tables(usage_event)
     return usage_event
 
 
@@ -217,6 +219,8 @@ def _save(usage_event: UsageEvent, changes: dict[str, Any], schema: dict[str, An
         )
     if fields:
         usage_event.save(update_fields=fields)
+    if "schema" in fields:
+        publish_tables(usage_event)
 
 
 def _same(usage_event: UsageEvent, schema: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from celery import shared_task
 
 from usage.models import Upload
+from usage.tables import publish_pending_tables
 from usage.uploads import check_upload, ingest_upload, remove_old_files
 
 # A worker has few threads: after this long the others get their turn.
@@ -32,3 +33,9 @@ def ingest_staged_upload(upload_id: int) -> None:
 @shared_task
 def remove_old_uploads() -> None:
     remove_old_files()
+
+
+@shared_task
+def publish_tables_again() -> None:
+    """Publish the structured tables that somebody was reading when their schema changed; the beat calls this."""
+    publish_pending_tables()

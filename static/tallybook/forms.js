@@ -68,33 +68,9 @@
     });
   }
 
-  /* Of the properties, only those of the chosen usage event; of the aggregations, a property only where one is read. */
-  function propertiesOfUsageEvent() {
-    const usageEvent = document.querySelector("[data-tb-usage-event]");
-    const property = document.querySelector("[data-tb-property]");
-    const aggregation = document.querySelector("[data-tb-aggregation]");
-    if (!property) return;
-    function fit() {
-      const prefix = usageEvent ? usageEvent.value + "/" : "";
-      property.querySelectorAll("optgroup").forEach(function (group) {
-        const fits = Array.from(group.children).some((option) => option.value.startsWith(prefix));
-        group.hidden = group.disabled = !fits;
-      });
-      if (property.value && !property.value.startsWith(prefix)) property.value = "";
-      const field = property.closest(".tb-field");
-      if (aggregation && field) field.hidden = aggregation.value === "count";
-      if (aggregation && aggregation.value === "count") property.value = "";
-    }
-    [usageEvent, aggregation].forEach(function (control) {
-      if (control) control.addEventListener("change", fit);
-    });
-    fit();
-  }
-
   document.addEventListener("DOMContentLoaded", function () {
     deriveSlug();
     copyOnClick();
     textOrUnset();
-    propertiesOfUsageEvent();
   });
 })();

@@ -1,31 +1,37 @@
-"""Metrics in the admin: drafted with a property of the schema, activated, published for ever, asked for quantities."""
+"""Metrics in the admin: drafted, activated, published for ever, revised as versions that are compared first."""
 
-import re
-from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 
-from customers.models import Organisation
-from metrics.admin import exact_total
-from metrics.materialization import build, fold
-from metrics.models import Aggregation, Metric
-from tests.conftest import active_metric, record, take_in
+from customers.models import Customer, Organisation
+from metrics.admin import versions
+from metrics.definitions import activate_metric, revise_metric
+from metrics.materialization import build
+from metrics.models import Metric
+from metrics.questions import TookTooLong
+from tests.conftest import record, take_in
 from tests.people import HOSTILE, staff_of
 from usage.definitions import create_usage_event
 from usage.models import UsageEvent
 
 ADD = "/admin/metrics/metric/add/"
 LIST = "/admin/metrics/metric/"
-QUANTITIES = "/admin/metrics/metric/quantities/"
+FEW = {"all": [{"property": "cpu_usage_hours", "operator": "gt", "value": 4}]}
+SUMMER = {"start": "2025-06-01", "end": "2025-08-01"}
 
 
 @pytest.fixture
 def staff(organisation: Organisation) -> Client:
     return staff_of(organisation)
+
+
+@pytest.fixture
+def draft(cpu_hours: Metric) -> Metric:
+    """The second version of `cpu_hours`, which counts less."""
+    return revise_metric(cpu_hours, {"filters": FEW})
 
 
 def add(client: Client, usage_event: UsageEvent, /, **fields: Any) -> Any:
@@ -46,49 +52,40 @@ def errors(response: Any) -> dict[str, list[str]]:
     return dict(response.context["form"].errors)
 
 
-def page_of(metric: Metric) -> str:
-    return reverse("admin:metrics_metric_change", args=[metric.pk])
+def page_of(metric: Metric, name: str = "change") -> str:
+    return reverse(f"admin:metrics_metric_{name}", args=[metric.pk])
 
 
-def test_only_numeric_properties_are_offered(staff: Client, compute: UsageEvent) -> None:
-    choices = dict(staff.get(ADD).context["form"].fields["property"].choices)
-    names = [name for _, name in choices["Compute hours"]]
-    assert sorted(names) == ["cpu_usage_hours", "cpu_usage_hours_per_month"]
+def text_of(response: Any) -> str:
+    assert response.status_code == 200
+    return str(response.content.decode())
 
 
 def test_a_draft_is_added_activated_and_built(staff: Client, compute: UsageEvent) -> None:
     add(staff, compute)
     metric = Metric.objects.get()
     assert (metric.code, metric.property, metric.status) == ("cpu_hours", "cpu_usage_hours", "draft")
-    assert "Activate" in staff.get(page_of(metric)).content.decode()
+    assert "Activate" in text_of(staff.get(page_of(metric)))
 
-    activate = reverse("admin:metrics_metric_activate", args=[metric.pk])
-    assert staff.get(activate).status_code == 403
+    activate = page_of(metric, "activate")
+    assert staff.get(activate).status_code == 405
     staff.post(activate)
     metric.refresh_from_db()
     assert metric.status == "building"
-    assert "Building from history" in staff.get(page_of(metric)).content.decode()
+    assert "Building from history" in text_of(staff.get(page_of(metric)))
 
     assert build(metric.pk)
-    page = staff.get(page_of(metric)).content.decode()
+    page = text_of(staff.get(page_of(metric)))
     assert "Sum of cpu_usage_hours" in page
     assert 'name="property"' not in page
     again = staff.post(activate, follow=True).content.decode()
     assert "only a draft can be activated" in again
 
 
-def test_a_count_takes_no_property(staff: Client, compute: UsageEvent) -> None:
-    add(staff, compute, aggregation="count")
-    metric = Metric.objects.get()
-    assert (metric.aggregation, metric.property) == ("count", "")
-
-
 def test_mistakes_are_told_at_their_fields(staff: Client, compute: UsageEvent) -> None:
     other = create_usage_event(compute.organisation, name="Other", slug="other", schema=compute.schema)
-    assert errors(add(staff, compute, property="")) == {"property": ["Choose the number that is added up."]}
     foreign = errors(add(staff, compute, property=f"{other.pk}/cpu_usage_hours"))
     assert foreign == {"property": ["This property is not one of “Compute hours”."]}
-    assert list(errors(add(staff, compute, property=f"{compute.pk}/region"))) == ["property"]
     assert list(errors(add(staff, compute, code="with space"))) == ["code"]
     assert list(errors(add(staff, compute, code="x" * 100_000))) == ["code"]
     assert list(errors(add(staff, compute, name="量"))) == ["code"]
@@ -120,122 +117,177 @@ def test_a_draft_may_change_a_published_formula_may_not(staff: Client, compute: 
 
     staff.post(LIST, {"action": "activate", "_selected_action": [metric.pk]})
     assert build(metric.pk)
-    published = {"name": "Published", "unit": "u", "code": "other", "aggregation": "sum", "property": "cpu_usage_hours"}
+    late = staff.post(page_of(metric), {**changed, "name": "Late", "aggregation": "sum"}, follow=True)
+    assert "Nothing was saved: this version was activated meanwhile" in late.content.decode()
+    published = {"name": "Published", "unit": "u", "code": "other"}
     assert staff.post(page_of(metric), published).status_code == 302
     metric.refresh_from_db()
     assert (metric.name, metric.unit, metric.code, metric.aggregation) == ("Published", "u", "renamed", "count")
 
 
-# --- quantities ------------------------------------------------------------------------------------------------------
-
-
-def ask(client: Client, metric: Metric, /, **question: Any) -> Any:
-    june = {"metric": metric.pk, "start": "2025-06-01", "end": "2025-07-01", "window": "total", "timezone": "UTC"}
-    return client.get(QUANTITIES, {**june, **question})
-
-
-def rows(response: Any) -> list[tuple[str, str, int]]:
-    assert response.status_code == 200
-    shown = [row["quantity"] for row in response.context["rows"]]
-    return [(row.customer_id, format(row.quantity, "f"), row.record_count) for row in shown]
-
-
-def test_quantities_are_exact_with_the_records_behind_them(
-    staff: Client, compute: UsageEvent, cpu_hours: Metric
-) -> None:
-    tiny, huge = Decimal("0.0000000000000000000000000000001"), Decimal("9" * 30)
-    take_in(compute, record("cus_1", hours=huge), record("cus_1", hours=tiny), record("cus_2", hours=2))
-    response = ask(staff, cpu_hours)
-    assert rows(response) == [("cus_1", f"{'9' * 30}.{'0' * 30}1", 2), ("cus_2", "2", 1)]
-    total = f"1{'0' * 29}1.{'0' * 30}1"
-    assert f'data-total="{total}"' in response.content.decode()
-
-    behind = response.context["rows"][0]["records_url"]
-    found = staff.get(behind).context["cl"].result_list
-    assert sorted(stored.data["cpu_usage_hours"] for stored in found) == [tiny, huge]
-    fold(compute.pk)
-    assert rows(ask(staff, cpu_hours)) == rows(response)
-
-
-def test_customers_can_be_named_a_line_each(staff: Client, compute: UsageEvent, cpu_hours: Metric) -> None:
-    take_in(compute, *(record(f"cus_{i}", hours=i) for i in range(1, 4)))
-    assert rows(ask(staff, cpu_hours, customer_id="cus_3\r\n\r\ncus_1\r\ncus_3")) == [
-        ("cus_3", "3", 1),
-        ("cus_1", "1", 1),
-    ]
-    assert rows(ask(staff, cpu_hours, customer_id=["cus_2", "cus_1"])) == [("cus_2", "2", 1), ("cus_1", "1", 1)]
-    unknown = ask(staff, cpu_hours, customer_id="cus_1\ncus_9")
-    assert errors(unknown) == {"customer_id": ["There is no customer “cus_9”."]}
-
-
-def test_windows_and_zones_cut_the_period(staff: Client, compute: UsageEvent, cpu_hours: Metric) -> None:
-    take_in(compute, record(timestamp="2025-06-01T18:29:59Z"), record(timestamp="2025-06-01T18:30:00Z", hours=2))
-    response = ask(staff, cpu_hours, window="day", timezone="Asia/Kolkata")
-    assert rows(response) == [("cus_1", "1", 1), ("cus_1", "2", 1)]
-    assert "2025-06-02" in response.content.decode()
-
-
-def test_the_period_begins_as_the_organisations_month(staff: Client, cpu_hours: Metric) -> None:
-    Organisation.objects.update(timezone="Pacific/Kiritimati")
-    response = staff.get(QUANTITIES, {"metric": cpu_hours.pk})
-    today = timezone.now().astimezone(response.context["question"].zone)
-    assert response.context["form"]["start"].value() == today.strftime("%Y-%m-01")
-    assert response.context["question"].zone.key == "Pacific/Kiritimati"
-    assert "No usage in this period" in response.content.decode()
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("start", "", "required"),
-        ("start", "yesterday", "Enter a valid date"),
-        ("start", "0001-01-01", "2000 to 2100"),
-        ("end", "9999-12-31", "2000 to 2100"),
-        ("end", "2025-06-01", "The end must be after the start"),
-        ("window", "year", "valid choice"),
-        ("timezone", "Mars/Base", "valid choice"),
-        ("timezone", "../../etc/passwd", "valid choice"),
-        ("customer_id", "a\0b", "Null characters"),
-        ("after", "x", "whole number"),
-    ],
-)
-def test_what_cannot_be_asked_is_told_at_its_field(
-    staff: Client, cpu_hours: Metric, field: str, value: str, message: str
-) -> None:
-    found = errors(ask(staff, cpu_hours, **{field: value}))
-    assert list(found) == [field]
-    assert message in found[field][0]
-
-
-def test_too_many_windows_are_told_at_the_end(staff: Client, cpu_hours: Metric) -> None:
-    found = errors(ask(staff, cpu_hours, start="2000-01-01", end="2100-01-01", window="hour"))
-    assert "At most 10000 windows" in found["end"][0]
-
-
-def test_no_question_is_a_fault(staff: Client, cpu_hours: Metric) -> None:
-    for field in ("metric", "start", "end", "window", "timezone", "customer_id", "after"):
-        for value in HOSTILE:
-            assert ask(staff, cpu_hours, **{field: value[:5_000]}).status_code == 200, (field, value[:20])
-
-
-def test_a_metric_that_is_not_active_explains_itself(staff: Client, compute: UsageEvent) -> None:
+def test_what_is_refused_does_not_show_as_if_it_were_so(staff: Client, compute: UsageEvent) -> None:
     add(staff, compute)
-    assert "Not active yet" in ask(staff, Metric.objects.get()).content.decode()
-    staff.post(LIST, {"action": "activate", "_selected_action": [Metric.objects.get().pk]})
-    assert "Still building" in ask(staff, Metric.objects.get()).content.decode()
-    assert "Choose a metric" in staff.get(QUANTITIES).content.decode()
+    add(staff, compute, name="Second")
+    second = Metric.objects.get(code="second")
+    changed = {"usage_event": compute.pk, "name": "Third", "code": "cpu_hours", "aggregation": "count"}
+    response = staff.post(page_of(second), changed)
+    assert list(errors(response)) == ["code"]
+    assert response.context["title"] == "Second"
 
 
-def test_customers_come_in_pages(staff: Client, compute: UsageEvent) -> None:
-    calls = active_metric(compute, code="calls", aggregation=Aggregation.COUNT)
-    take_in(compute, *(record(f"cus_{i:03}") for i in range(130)))
-    first = ask(staff, calls)
-    assert len(rows(first)) == 100
-    assert "Total of this page" in re.sub(r"\s+", " ", first.content.decode())
-    second = staff.get(QUANTITIES + first.context["next_url"])
-    assert rows(first) + rows(second) == [(f"cus_{i:03}", "1", 1) for i in range(130)]
-    assert second.context["next_url"] == ""
+def test_the_list_tells_each_formula_in_words(staff: Client, draft: Metric) -> None:
+    page = text_of(staff.get(LIST))
+    assert "Sum of cpu_usage_hours, where cpu_usage_hours &gt; 4" in page
+    assert "Compute hours" in page
 
 
-def test_a_total_is_never_rounded() -> None:
-    assert exact_total([Decimal("1e64"), None, Decimal("1e-64")]) == Decimal("1" + "0" * 64 + "." + "0" * 63 + "1")
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_tells_how_far_it_has_come(
+    staff: Client, compute: UsageEvent, cpu_hours: Metric, draft: Metric
+) -> None:
+    take_in(compute, *(record(f"cus_{i}") for i in range(4)))
+    activate_metric(draft.pk)
+    progress = page_of(draft, "progress")
+    assert staff.get(progress).json() == {"building": True, "percent": 0}
+    third = Customer.objects.order_by("pk")[2]
+    Metric.objects.filter(pk=draft.pk).update(built_customer_id=third.pk)
+    assert staff.get(progress).json() == {"building": True, "percent": 50}
+    page = text_of(staff.get(page_of(draft)))
+    assert 'aria-valuenow="50"' in page
+    assert "Version 1 keeps answering" in page
+
+    assert build(draft.pk)
+    assert staff.get(progress).json() == {"building": False, "percent": 100}
+    assert staff.get(page_of(cpu_hours, "progress")).json() == {"building": False, "percent": 100}
+    assert "version 2 is in force" in text_of(staff.get(page_of(cpu_hours)))
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def revised(client: Client, metric: Metric, /, **fields: Any) -> Any:
+    values = {
+        "usage_event": metric.usage_event_id,
+        "name": metric.name,
+        "aggregation": "sum",
+        "property": f"{metric.usage_event_id}/cpu_usage_hours",
+        **fields,
+    }
+    return client.post(page_of(metric, "new_version"), values)
+
+
+def test_a_new_version_is_a_draft_beside_the_one_in_force(staff: Client, cpu_hours: Metric) -> None:
+    page = staff.get(page_of(cpu_hours, "new_version"))
+    assert page.context["form"]["property"].value() == f"{cpu_hours.usage_event_id}/cpu_usage_hours"
+    assert "code" not in page.context["form"].fields
+    response = revised(staff, cpu_hours, rounding_mode="up", rounding_digits="0", code="other")
+    second = Metric.objects.get(version=2)
+    assert response["Location"] == page_of(second)
+    assert (second.code, second.status, second.rounding_mode) == ("cpu_hours", "draft", "up")
+    cpu_hours.refresh_from_db()
+    assert (cpu_hours.status, cpu_hours.rounding_mode) == ("active", "")
+    shown = text_of(staff.get(page_of(second)))
+    assert "Compare and activate" in shown
+    assert page_of(second, "compare") in shown
+
+
+def test_a_version_in_preparation_is_gone_on_with(staff: Client, cpu_hours: Metric, draft: Metric) -> None:
+    response = staff.get(page_of(cpu_hours, "new_version"))
+    assert (response.status_code, response["Location"]) == (302, page_of(draft))
+    assert staff.get(page_of(draft, "new_version"))["Location"] == page_of(draft)
+    assert revised(staff, cpu_hours, aggregation="count")["Location"] == page_of(draft)
+    draft.refresh_from_db()
+    assert (draft.aggregation, draft.filters) == ("sum", FEW)
+    assert Metric.objects.count() == 2
+
+
+def test_the_same_formula_makes_no_version(staff: Client, cpu_hours: Metric) -> None:
+    response = revised(staff, cpu_hours, name="Renamed")
+    assert response["Location"] == page_of(cpu_hours)
+    cpu_hours.refresh_from_db()
+    assert (cpu_hours.name, Metric.objects.count()) == ("Renamed", 1)
+
+
+def test_an_earlier_formula_comes_back_as_a_new_version(staff: Client, cpu_hours: Metric, draft: Metric) -> None:
+    activate_metric(draft.pk)
+    assert build(draft.pk)
+    cpu_hours.refresh_from_db()
+    assert revised(staff, cpu_hours)["Location"] == page_of(Metric.objects.get(version=3))
+    assert list(Metric.objects.order_by("version").values_list("version", "status", "filters")) == [
+        (1, "retired", {}),
+        (2, "active", FEW),
+        (3, "draft", {}),
+    ]
+
+
+def test_a_version_says_what_is_wrong_with_it(staff: Client, cpu_hours: Metric) -> None:
+    assert list(errors(revised(staff, cpu_hours, property=""))) == ["property"]
+    assert Metric.objects.count() == 1
+
+
+def test_versions_are_listed_the_newest_first(staff: Client, cpu_hours: Metric, draft: Metric) -> None:
+    for metric in (cpu_hours, draft):
+        lines = staff.get(page_of(metric)).context["versions"]
+        assert [(line.metric.version, line.words, line.shown) for line in lines] == [
+            (2, "Sum of cpu_usage_hours, where cpu_usage_hours > 4", metric == draft),
+            (1, "Sum of cpu_usage_hours", metric == cpu_hours),
+        ]
+
+
+def test_two_versions_are_compared_before_the_button_that_activates(
+    staff: Client, compute: UsageEvent, draft: Metric
+) -> None:
+    take_in(compute, record("cus_1", hours=5), record("cus_2", hours=3), record("cus_3", hours=8))
+    response = staff.get(page_of(draft, "compare"), SUMMER)
+    page = text_of(response)
+    assert [(change.part, change.after) for change in response.context["changes"]] == [
+        ("Which records count", "cpu_usage_hours > 4")
+    ]
+    rows = [(row.customer_id, str(row.old), str(row.new)) for row in response.context["rows"]]
+    assert rows == [("cus_2", "3", "0"), ("cus_1", "5", "5"), ("cus_3", "8", "8")]
+    assert "1 of 3 quantities change" in page
+    assert page.index("1 of 3 quantities change") < page.index("Activate version 2")
+
+
+def test_an_earlier_version_is_compared_with_the_one_in_force(staff: Client, cpu_hours: Metric, draft: Metric) -> None:
+    activate_metric(draft.pk)
+    assert build(draft.pk)
+    third = revise_metric(draft, {"aggregation": "count", "property": ""})
+    compared = staff.get(page_of(third, "compare")).context
+    assert (compared["old"].version, [one.version for one in compared["others"]]) == (2, [2, 1])
+    assert staff.get(page_of(third, "compare"), {"with": "1"}).context["old"].version == 1
+    assert staff.get(page_of(cpu_hours, "compare")).context["old"].version == 2
+    assert staff.get(page_of(draft, "compare")).context["old"].version == 1
+
+
+def test_one_version_alone_has_nothing_to_be_compared_with(staff: Client, cpu_hours: Metric) -> None:
+    assert "one version only" in text_of(staff.get(page_of(cpu_hours, "compare")))
+
+
+def test_what_cannot_be_compared_is_told_at_its_field(
+    staff: Client, draft: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of(draft, "compare")
+    assert list(errors(staff.get(page, {**SUMMER, "end": "2025-01-01"}))) == ["end"]
+    assert errors(staff.get(page, {**SUMMER, "customer_id": "cus_9"})) == {
+        "customer_id": ["There is no customer “cus_9”."]
+    }
+    for field in ("with", "start", "end", "window", "customer_id"):
+        for value in HOSTILE:
+            assert staff.get(page, {**SUMMER, field: value[:5_000]}).status_code == 200, (field, value[:20])
+
+    def late(*_: Any) -> None:
+        raise TookTooLong(10)
+
+    monkeypatch.setattr(versions, "compare", late)
+    assert "takes longer than 10 s" in text_of(staff.get(page, SUMMER))
+
+
+def test_pages_about_versions_are_the_organisations_own(cpu_hours: Metric, draft: Metric) -> None:
+    stranger = staff_of(Organisation.objects.create(name="Other", timezone="UTC"), name="stranger")
+    for name in ("new_version", "compare", "progress"):
+        assert stranger.get(page_of(draft, name)).status_code == 404
+    assert revised(stranger, cpu_hours, aggregation="count").status_code == 404
+    assert Metric.objects.count() == 2

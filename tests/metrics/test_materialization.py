@@ -12,8 +12,16 @@ from django.db.transaction import TransactionManagementError
 from customers.models import Organisation
 from metrics import materialization, sql
 from metrics.definitions import activate_metric, save_metric
-from metrics.materialization import Folded, build, fold, usage_events_to_fold
-from metrics.models import Metric, MetricAggregate
+from metrics.materialization import (
+    Folded,
+    adapted,
+    build,
+    fold,
+    rebuild,
+    request_rebuild,
+    usage_events_to_fold,
+)
+from metrics.models import FoldReport, Metric, MetricAggregate
 from metrics.quantities import Question, quantities
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import State, expected_aggregates, stored_aggregates
@@ -31,10 +39,10 @@ def states(metric: Metric) -> list[State]:
 
 def test_a_fold_adds_new_batches_to_what_is_there(compute: UsageEvent, cpu_hours: Metric) -> None:
     take_in(compute, record(hours=Decimal("0.1")))
-    assert fold(compute.pk) == Folded(batches=1, windows=0)
+    assert fold(compute.pk) == Folded(batches=1, windows=0, records=1)
     take_in(compute, record(hours=Decimal("0.2")), record(hours=3, timestamp="2025-06-17T15:00:00Z"))
     take_in(compute, {"customer_id": "cus_1", "timestamp": "2025-06-17T14:59:59Z", "data": {"region": "eu"}})
-    assert fold(compute.pk) == Folded(batches=2, windows=0)
+    assert fold(compute.pk) == Folded(batches=2, windows=0, records=3)
 
     customer_id = UsageRecord.objects.first().customer_id  # type: ignore[union-attr]
     assert stored_aggregates(cpu_hours) == {
@@ -53,7 +61,7 @@ def test_what_no_metric_counts_is_claimed_too(compute: UsageEvent) -> None:
     take_in(compute, record())
     assert usage_events_to_fold() == [compute.pk]
 
-    assert fold(compute.pk) == Folded(1, 0)
+    assert fold(compute.pk) == Folded(1, 0, records=1)
     assert usage_events_to_fold() == []
 
 
@@ -81,7 +89,7 @@ def test_a_record_corrected_before_its_batch_was_folded_counts_once(compute: Usa
     first = UsageRecord.objects.earliest("id")
     correct_record(first.pk, data={"cpu_usage_hours": 50}, revision=1, reason="typo", actor=ACTOR)
 
-    assert fold(compute.pk) == Folded(batches=1, windows=1)
+    assert fold(compute.pk) == Folded(batches=1, windows=1, records=2)
     assert states(cpu_hours) == [State(2, 2, Decimal(51))]
 
 
@@ -257,8 +265,159 @@ def test_a_lost_connection_is_not_retried_without_the_lock(
         with pytest.raises((OperationalError, TransactionManagementError, InterfaceError)):
             fold(compute.pk)
     assert len(attempts) == 1
-    assert fold(compute.pk) == Folded(1, 0)
+    assert fold(compute.pk) == Folded(1, 0, records=1)
     assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
+
+
+# --- bounded claims ---------------------------------------------------------------------------------------------------
+
+
+def once(usage_event: UsageEvent) -> Folded:
+    """One claim in a snapshot of its own."""
+    return materialization._in_snapshot(lambda cursor: materialization._fold_once(cursor, usage_event.pk))
+
+
+@pytest.fixture
+def small_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materialization, "CLAIM_BATCHES", 2)
+
+
+def test_a_backlog_is_folded_oldest_first_in_bounded_claims(
+    compute: UsageEvent, cpu_hours: Metric, small_claims: None
+) -> None:
+    for hours in (1, 2, 4, 8, 16):
+        take_in(compute, record(hours=hours))
+
+    assert once(compute) == Folded(2, 0, records=2, complete=False)
+    assert states(cpu_hours) == [State(2, 2, Decimal(3))]
+    assert once(compute) == Folded(2, 0, records=2, complete=False)
+    assert once(compute) == Folded(1, 0, records=1, complete=True)
+    assert once(compute) == Folded(0, 0, complete=True)
+    assert states(cpu_hours) == [State(5, 5, Decimal(31))]
+
+
+def test_a_claim_is_bounded_by_records_too_and_takes_one_batch_at_least(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materialization, "CLAIM_RECORDS", 3)
+    for size in (5, 2, 1, 3, 1):
+        take_in(compute, *(record() for _ in range(size)))
+
+    claims = [once(compute) for _ in range(4)]
+    # A claim ends with the batch that fills it.
+    assert [(claim.batches, claim.records, claim.complete) for claim in claims] == [
+        (1, 5, False),
+        (2, 3, False),
+        (1, 3, False),
+        (1, 1, True),
+    ]
+    assert states(cpu_hours) == [State(12, 12, Decimal(12))]
+
+
+def test_marks_are_claimed_only_together_with_the_last_batches(
+    compute: UsageEvent, cpu_hours: Metric, small_claims: None
+) -> None:
+    for hours in (1, 2, 4, 8, 16):
+        take_in(compute, record(hours=hours))
+    first, last = UsageRecord.objects.earliest("id"), UsageRecord.objects.latest("id")
+    correct_record(first.pk, data={"cpu_usage_hours": 100}, revision=1, reason="typo", actor=ACTOR)
+    void_records(compute.pk, [last.pk], reason="no", actor=ACTOR)
+    question = Question(start=HOUR_14, end=HOUR_14.replace(hour=15))
+
+    for expected in (Folded(2, 0, 2, complete=False), Folded(2, 0, 2, complete=False), Folded(1, 1, 1)):
+        assert ChangedWindow.objects.count() == 3
+        (row,) = quantities(compute.organisation_id, "cpu_hours", question).rows
+        assert (row.quantity, row.record_count) == (114, 4)
+        assert once(compute) == expected
+
+    assert not ChangedWindow.objects.exists()
+    assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
+    assert states(cpu_hours) == [State(4, 4, Decimal(114))]
+
+
+def test_a_fold_goes_on_until_everything_is_claimed(compute: UsageEvent, cpu_hours: Metric, small_claims: None) -> None:
+    for hours in (1, 2, 4, 8, 16):
+        take_in(compute, record(hours=hours))
+    void_records(compute.pk, [UsageRecord.objects.earliest("id").pk], reason="no", actor=ACTOR)
+
+    assert fold(compute.pk) == Folded(batches=5, windows=1, records=5)
+    assert states(cpu_hours) == [State(4, 4, Decimal(30))]
+    report = FoldReport.objects.get()
+    assert (report.usage_event_id, report.batches, report.windows, report.records) == (compute.pk, 5, 1, 5)
+
+
+def test_a_fold_that_finds_nothing_leaves_the_last_report(compute: UsageEvent, cpu_hours: Metric) -> None:
+    fold(compute.pk)
+    assert not FoldReport.objects.exists()
+    take_in(compute, record(), record())
+    fold(compute.pk)
+    first = FoldReport.objects.get()
+    fold(compute.pk)
+    assert FoldReport.objects.get().folded_at == first.folded_at
+    take_in(compute, record())
+    fold(compute.pk)
+    second = FoldReport.objects.get()
+    assert (first.batches, first.records, second.batches, second.records) == (1, 2, 1, 1)
+    assert second.folded_at > first.folded_at
+
+
+@pytest.mark.parametrize("rebuilding", [False, True])
+def test_a_build_waits_until_every_batch_is_claimed(
+    compute: UsageEvent, small_claims: None, monkeypatch: pytest.MonkeyPatch, rebuilding: bool
+) -> None:
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 2)
+    metric = active_metric(compute, code="m", aggregation="sum", property="cpu_usage_hours") if rebuilding else None
+    for customer in "abcde":
+        take_in(compute, record(customer=customer))
+    if metric is None:
+        metric = draft(compute)
+        activate_metric(metric.pk)
+        step, position = materialization._build_once, "built_customer_id"
+    else:
+        assert request_rebuild(metric.pk)
+        step, position = materialization._rebuild_once, "rebuilt_customer_id"
+
+    for pending in (3, 1):
+        outcome = materialization._in_snapshot(lambda cursor: step(cursor, metric.pk, 2))
+        metric.refresh_from_db()
+        assert (outcome, getattr(metric, position), PendingBatch.objects.count()) == ("on", 0, pending)
+    assert materialization._in_snapshot(lambda cursor: step(cursor, metric.pk, 2)) == "on"
+    metric.refresh_from_db()
+    assert getattr(metric, position) > 0
+    assert not PendingBatch.objects.exists()
+
+    assert (rebuild if rebuilding else build)(metric.pk)
+    assert stored_aggregates(metric) == expected_aggregates(metric)
+
+
+def test_a_stretch_takes_as_many_records_as_fit_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapted(100_000, 0.8) == 100_000
+    assert adapted(100_000, 1.6) == 50_000
+    assert adapted(100_000, 0.6) == 133_333
+    assert adapted(100_000, 0.01) == 200_000, "at most twice as many"
+    assert adapted(100_000, 0) == 200_000
+    assert adapted(900_000, 0.1) == 1_000_000, "at most so many"
+    assert adapted(60_000, 600) == 1_000, "at least so many"
+    monkeypatch.setattr(materialization, "STRETCH_RECORDS", 2)
+    assert (adapted(2, 8), adapted(2, 0.1), adapted(1_500, 8)) == (2, 4, 150)
+
+
+def test_what_a_retired_version_stored_is_forgotten_piece_by_piece(
+    compute: UsageEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materialization, "FORGET_AT_ONCE", 2)
+    formula = {"aggregation": "unique_count", "property": "cpu_usage_hours"}
+    retired = active_metric(compute, code="old", **formula)
+    kept = active_metric(compute, code="kept", **formula)
+    take_in(compute, *(record(customer=customer) for customer in "abcde"))
+    fold(compute.pk)
+    assert materialization.forget_retired() == 0
+
+    Metric.objects.filter(pk=retired.pk).update(status=Metric.Status.RETIRED)
+    assert materialization.forget_retired() == 10
+    assert stored_aggregates(retired) == {}
+    assert stored_aggregates(kept) == expected_aggregates(kept)
+    assert materialization.forget_retired() == 0
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------
@@ -281,9 +440,9 @@ def test_a_crash_at_any_step_of_a_fold_undoes_all_of_it(
 
     real = getattr(sql, step)
 
-    def crash(*arguments: Any) -> Any:
+    def crash(*arguments: Any, **options: Any) -> Any:
         if moment == "after":
-            real(*arguments)
+            real(*arguments, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sql, step, crash)
@@ -292,7 +451,7 @@ def test_a_crash_at_any_step_of_a_fold_undoes_all_of_it(
     assert (stored_aggregates(cpu_hours), PendingBatch.objects.count(), ChangedWindow.objects.count()) == before
 
     monkeypatch.setattr(sql, step, real)
-    assert fold(compute.pk) == Folded(batches=1, windows=1)
+    assert fold(compute.pk) == Folded(batches=1, windows=1, records=2)
     assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
 
 
@@ -310,4 +469,6 @@ def draft(usage_event: UsageEvent) -> Metric:
 
 
 def one_stretch(metric: Metric) -> None:
-    materialization._in_snapshot(lambda cursor: materialization._build_once(cursor, metric.pk))
+    materialization._in_snapshot(
+        lambda cursor: materialization._build_once(cursor, metric.pk, materialization.STRETCH_RECORDS)
+    )

@@ -1,4 +1,4 @@
-"""The HTTP edge of metrics: definitions, activation, and quantities with their parameters."""
+"""The HTTP edge of quantities: periods, customers, pages, and every parameter."""
 
 from decimal import Decimal
 from typing import Any
@@ -9,21 +9,11 @@ from django.test import Client
 
 from customers.models import Customer, Organisation
 from metrics.definitions import save_metric
-from metrics.materialization import build
 from metrics.models import Metric
 from tests.conftest import Post, active_metric, record, take_in
 from usage.definitions import create_usage_event
 from usage.models import UsageEvent
 
-DEFINITION = {
-    "code": "cpu_hours",
-    "name": "CPU hours",
-    "unit": "h",
-    "usage_event": "compute_hours",
-    "aggregation": "sum",
-    "property": "cpu_usage_hours",
-}
-SHOWN = {**DEFINITION, "version": 1, "status": "draft"}
 QUANTITIES = "/api/metrics/cpu_hours/quantities/"
 JUNE = {"start": "2025-06-01", "end": "2025-07-01"}
 
@@ -44,81 +34,6 @@ def rows(answer: Any) -> list[tuple[str, str, str, str, int]]:
     names = "customer_id", "start", "end", "quantity", "record_count"
     assert all(set(row) == {*names, "dimensions"} for row in answer.json()["quantities"])
     return [tuple(row[name] for name in names) for row in answer.json()["quantities"]]
-
-
-def test_a_metric_is_created_read_and_listed(compute: UsageEvent, post: Post, get: Any) -> None:
-    created = post("/api/metrics/", DEFINITION)
-
-    assert (created.status_code, created.json()) == (201, SHOWN)
-    assert get("/api/metrics/cpu_hours/").json() == SHOWN
-    assert get("/api/metrics/").json() == {"next": None, "previous": None, "results": [SHOWN]}
-    count = post("/api/metrics/", {"code": "n", "name": "N", "usage_event": "compute_hours", "aggregation": "count"})
-    assert (count.status_code, count.json()["property"], count.json()["unit"]) == (201, "", "")
-    assert [item["code"] for item in get("/api/metrics/").json()["results"]] == ["n", "cpu_hours"]
-
-
-def test_a_definition_with_a_mistake_is_refused_at_the_field(compute: UsageEvent, post: Post) -> None:
-    other = Organisation.objects.create(name="Other")
-    create_usage_event(other, name="T", slug="theirs", schema={"type": "object"})
-    not_there = "Object with slug={} does not exist."
-    number = "a number of the usage event's schema was expected ('cpu_usage_hours', 'cpu_usage_hours_per_month'), got "
-    for change, errors in (
-        ({"usage_event": "theirs"}, [("usage_event", not_there.format("theirs"))]),
-        ({"usage_event": "nowhere"}, [("usage_event", not_there.format("nowhere"))]),
-        ({"usage_event": "a\0b"}, [("usage_event", not_there.format("a\0b"))]),
-        ({"usage_event": ["compute_hours"]}, [("usage_event", "Invalid value.")]),
-        ({"usage_event": {}}, [("usage_event", "Invalid value.")]),
-        ({"usage_event": 1}, [("usage_event", "Invalid value.")]),
-        ({"usage_event": None}, [("usage_event", "This field may not be null.")]),
-        ({"aggregation": "median"}, [("aggregation", '"median" is not a valid choice.')]),
-        ({"aggregation": []}, [("aggregation", '"[]" is not a valid choice.')]),
-        ({"property": "region"}, [("property", number + "'region'")]),
-        ({"property": ""}, [("property", number + "none")]),
-        ({"property": "a\0b"}, [("property", "Null characters are not allowed.")]),
-        ({"aggregation": "count"}, [("property", "a count takes no property; it counts records")]),
-        ({"code": "a b"}, [("code", "Use letters, digits, underscores and dashes only.")]),
-        ({"code": "a/b"}, [("code", "Use letters, digits, underscores and dashes only.")]),
-        ({"status": "active"}, [("status", "this field is read-only")]),
-        ({"sql": "SELECT 1"}, [("sql", "this field is not known")]),
-    ):
-        assert errors_of(post("/api/metrics/", {**DEFINITION, **change})) == errors, change
-    assert [field for field, _ in errors_of(post("/api/metrics/", {}))] == [
-        "code",
-        "name",
-        "usage_event",
-        "aggregation",
-    ]
-    assert not Metric.objects.exists()
-
-
-def test_a_code_that_is_taken_is_refused(compute: UsageEvent, post: Post) -> None:
-    post("/api/metrics/", DEFINITION)
-
-    assert errors_of(post("/api/metrics/", DEFINITION)) == [("", "A metric with this code exists already.")]
-    assert Metric.objects.count() == 1
-
-
-def test_activation_is_answered_at_once_and_quantities_when_it_is_built(
-    compute: UsageEvent, post: Post, get: Any
-) -> None:
-    take_in(compute, record(hours=5))
-    post("/api/metrics/", DEFINITION)
-    draft = get(QUANTITIES, JUNE)
-
-    activated = post("/api/metrics/cpu_hours/activate/", "")
-
-    assert (activated.status_code, activated.json()) == (202, {**SHOWN, "status": "building"})
-    again, building = post("/api/metrics/cpu_hours/activate/", ""), get(QUANTITIES, JUNE)
-    for answer, detail in (
-        (draft, "the metric is not active yet, its status is 'draft'"),
-        (building, "the metric is not active yet, its status is 'building'"),
-        (again, "only a draft can be activated, this metric's status is 'building'"),
-    ):
-        assert answer.status_code == 409
-        assert answer.json() == {"type": "about:blank", "title": "Conflict", "status": 409, "detail": detail}
-    assert build(Metric.objects.get().pk)
-    assert get("/api/metrics/cpu_hours/").json()["status"] == "active"
-    assert [row[3:] for row in rows(get(QUANTITIES, JUNE))] == [("5", 1)]
 
 
 def test_a_quantity_is_a_string_with_every_digit(compute: UsageEvent, cpu_hours: Metric, get: Any) -> None:
@@ -206,6 +121,7 @@ def test_pages_follow_next_until_every_customer_was_there(compute: UsageEvent, c
     assert get(QUANTITIES, {**JUNE, "cursor": 10**18}).json()["quantities"] == []
 
 
+OF_METRIC = "a property that the metric groups by was expected"
 WRONG = [
     ({"start": None}, "start", "This field is required."),
     ({"end": None}, "end", "This field is required."),
@@ -237,12 +153,23 @@ WRONG = [
     ({"cursor": "-1"}, "cursor", "Ensure this value is greater than or equal to 0."),
     ({"cursor": "1.5"}, "cursor", "A valid integer is required."),
     ({"cursor": "9" * 2_000}, "cursor", "String value too large."),
+    ({"start": ["2025-06-01", "2025-06-02"]}, "start", "this parameter was expected once, got 2 times"),
+    ({"cursor": ["0", "0", "0"]}, "cursor", "this parameter was expected once, got 3 times"),
+    ({"group_by": "region"}, "group_by", f"{OF_METRIC} (none), got 'region'"),
+    ({"group_by": ""}, "group_by.0", "This field may not be blank."),
+    (
+        {"filter.region": "eu"},
+        "filter.region",
+        f"{OF_METRIC} (none), got 'region'",
+    ),
+    ({"filter.": "eu"}, "filter.", f"{OF_METRIC} (none), got ''"),
+    ({"filter": "eu"}, "filter", "this parameter is not known; known are"),
     ({"customer_id": ""}, "customer_id.0", "This field may not be blank."),
     ({"customer_id": ["cus_1", "a\0b"]}, "customer_id.1", "Null characters are not allowed."),
     (
         {"customer": "cus_1"},
         "customer",
-        "this parameter is not known; known are cursor, customer_id, end, page_size, start",
+        "this parameter is not known; known are cursor, customer_id, end, filter.<property>, group_by, ",
     ),
 ]
 ZONES = [

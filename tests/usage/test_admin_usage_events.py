@@ -205,7 +205,7 @@ def test_a_compatible_schema_is_shown_before_it_is_published(staff: Client, comp
 
 
 def test_what_does_not_go_with_the_schema_is_counted_and_needs_a_word(staff: Client, cpu_hours: Metric) -> None:
-    compute = cpu_hours.usage_event
+    compute = UsageEvent.objects.get()
     take_in(compute, record(hours=1), record(hours=2))
     narrower = json.dumps({"type": "object", "properties": {"region": {}}, "additionalProperties": False})
     shown = change(staff, compute, schema=narrower)

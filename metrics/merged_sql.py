@@ -1,0 +1,171 @@
+"""States of windows that merge: read from stored hours, and from records where these are not complete."""
+
+from typing import Any, NamedTuple
+
+from django.db.backends.utils import CursorWrapper
+from psycopg import sql
+
+from metrics.calculation import calculation
+from metrics.formulas import StateColumn, state_columns
+from metrics.models import Metric
+from metrics.parameters import Parameters
+from metrics.questions import Question
+from metrics.reading import STORED_HOURS, Reading, dimensions_of_records, record_sources, stored_dimensions
+
+OF_CUSTOMERS = "record.customer_id = ANY (%(customers)s)"
+
+State = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Whose state it is: customer, number of the window in the period, dimensions (text of a JSON array, or "")."""
+
+    customer_id: int
+    window: int
+    dimensions: str
+
+
+_STORED = sql.SQL(
+    f"""
+    SELECT aggregate.customer_id, width_bucket(aggregate.window_start, %(edges)s::timestamptz[]) - 1, {{dimensions}},
+           {{states}}
+    FROM {{table}} AS aggregate
+    WHERE {STORED_HOURS} AND aggregate.customer_id = ANY (%(customers)s) AND {{condition}}
+    {{groups}}
+    """
+)
+_RAW = sql.SQL(
+    """
+    SELECT record.customer_id, width_bucket(record.timestamp, %(edges)s::timestamptz[]) - 1, {dimensions}, {states}
+    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
+    WHERE {counts} AND {condition}
+    {groups}
+    """
+)
+_MERGED = sql.SQL(
+    """
+    SELECT customer_id, index, dimensions, {states}
+    FROM ({parts}) AS part (customer_id, index, dimensions, {names})
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(limit)s
+    """
+)
+_GROUPED = sql.SQL("GROUP BY 1, 2, 3")
+AS_THEY_ARE = sql.SQL("")
+
+
+def selected_from_records(
+    metric: Metric,
+    reading: Reading,
+    question: Question,
+    parameters: Parameters,
+    states: sql.Composable,
+    groups: sql.SQL,
+) -> list[sql.Composed]:
+    """Return a SELECT of (customer, index, dimensions, states) for each place where records are read."""
+    asked = dimensions_of_records(metric, question, parameters)
+    counted = calculation(metric, parameters)
+    return [
+        _RAW.format(
+            dimensions=asked.text,
+            states=states,
+            source=source,
+            value=counted.value,
+            counts=counted.condition,
+            condition=asked.condition,
+            groups=groups,
+        )
+        for source in record_sources(reading, OF_CUSTOMERS)
+    ]
+
+
+def _parts(
+    metric: Metric,
+    reading: Reading,
+    question: Question,
+    parameters: Parameters,
+    *,
+    table: str,
+    stored: sql.Composable,
+    raw: sql.Composable,
+    groups: sql.SQL = _GROUPED,
+) -> sql.Composed:
+    """Return the SELECTs of all places, stored hours first, as one."""
+    parts = selected_from_records(metric, reading, question, parameters, raw, groups)
+    if not reading.from_records:
+        asked = stored_dimensions(metric, question, parameters)
+        parts.insert(
+            0,
+            _STORED.format(
+                dimensions=asked.text,
+                states=stored,
+                table=sql.Identifier(table),
+                condition=asked.condition,
+                groups=groups,
+            ),
+        )
+    return sql.SQL(" UNION ALL ").join(parts)
+
+
+def read_columns(
+    cursor: CursorWrapper,
+    metric: Metric,
+    reading: Reading,
+    question: Question,
+    parameters: Parameters,
+    columns: tuple[StateColumn, ...],
+) -> dict[Place, State]:
+    """Return the state that some columns hold, merged over stored hours and records."""
+    merged = sql.SQL(", ").join(column.merged for column in columns)
+    of_records = sql.SQL(", ").join(column.of_records for column in columns)
+    parts = _parts(
+        metric, reading, question, parameters, table="metrics_metricaggregate", stored=merged, raw=of_records
+    )
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    cursor.execute(_MERGED.format(states=merged, parts=parts, names=names), parameters)
+    return states_of(cursor, *(column.name for column in columns))
+
+
+def read_merged(
+    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question, parameters: Parameters
+) -> dict[Place, State]:
+    """Return the state of the columns that the aggregation keeps."""
+    return read_columns(cursor, metric, reading, question, parameters, state_columns(metric))
+
+
+_DISTINCT = sql.SQL(
+    """
+    SELECT customer_id, index, dimensions, count(DISTINCT value_hash)
+    FROM ({parts}) AS part (customer_id, index, dimensions, value_hash)
+    WHERE value_hash IS NOT NULL
+    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(limit)s
+    """
+)
+
+
+def read_distinct(
+    cursor: CursorWrapper, metric: Metric, reading: Reading, question: Question, parameters: Parameters
+) -> dict[Place, State]:
+    """Return that state, and how many distinct values there are."""
+    states = read_merged(cursor, metric, reading, question, Parameters(parameters))
+    parts = _parts(
+        metric,
+        reading,
+        question,
+        parameters,
+        table="metrics_metricdistinctvalue",
+        stored=sql.SQL("aggregate.value_hash"),
+        raw=sql.SQL("value"),
+        groups=AS_THEY_ARE,
+    )
+    cursor.execute(_DISTINCT.format(parts=parts), parameters)
+    return together(states, states_of(cursor, "distinct_count"))
+
+
+def states_of(cursor: CursorWrapper, *names: str) -> dict[Place, State]:
+    """Return the fetched rows, whose last columns have these names, by place."""
+    return {Place(*row[:3]): dict(zip(names, row[3:], strict=True)) for row in cursor.fetchall()}
+
+
+def together(one: dict[Place, State], other: dict[Place, State]) -> dict[Place, State]:
+    """Return the states of both by place, in order."""
+    return {place: {**one.get(place, {}), **other.get(place, {})} for place in sorted({*one, *other})}

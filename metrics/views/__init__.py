@@ -1,0 +1,1 @@
+"""The HTTP edge of metrics: definitions, and the quantities that they give."""
