@@ -85,8 +85,8 @@ def read_records(
     suspicious = _ESCAPES.search(body) is not None or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
     records: list[ReceivedRecord] = []
     problems: list[Problem] = []
-    is_valid = schema.is_valid
-    faults = submission.faults
+    is_valid, faults = schema.is_valid, submission.faults
+    unlimited = limits.oldest is None and limits.newest is None
     for index, raw in enumerate(submission.raws):
         try:
             if index in faults:
@@ -99,7 +99,9 @@ def read_records(
                 _check_storable(text)
             if len(text) > 2 * MAX_DEPTH:
                 _check_depth(text)
-            timestamp = _timestamp(envelope.timestamp, limits)
+            timestamp = _timestamp(envelope.timestamp)
+            if not unlimited:
+                _check_limits(timestamp, limits)
             data = _data.decode(text)
             if type(data) is not dict or not is_valid(data):
                 _check_schema(data, schema)
@@ -162,18 +164,20 @@ class _Refused(ValueError):
         return Problem(index, _id_of(raw), self.code, self.pointer, self.message)
 
 
-def _timestamp(text: str, limits: TimeLimits) -> datetime:
+def _timestamp(text: str) -> datetime:
     try:
-        moment = parse_timestamp(text)
+        return parse_timestamp(text)
     except ValueError as error:
         raise _Refused("timestamp", "/timestamp", str(error)) from None
+
+
+def _check_limits(moment: datetime, limits: TimeLimits) -> None:
     if limits.oldest is not None and moment < limits.oldest:
         message = f"this usage event takes records from {limits.oldest.isoformat()} on, got {moment.isoformat()}"
         raise _Refused("too_old", "/timestamp", message)
     if limits.newest is not None and moment > limits.newest:
         message = f"this usage event takes records up to {limits.newest.isoformat()}, got {moment.isoformat()}"
         raise _Refused("too_new", "/timestamp", message)
-    return moment
 
 
 def _check_identity(customer_id: str, key: str | None) -> None:

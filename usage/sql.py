@@ -64,6 +64,25 @@ def open_batch(
     return row
 
 
+def store_fresh(cursor: CursorWrapper, batch: dict[str, Any], rows: str) -> tuple[int, datetime] | None:
+    """Write a batch and its records, believed to be new, in one statement, which commits where no transaction is open.
+
+    Returns the batch's id and when it was received. None, and nothing is written, where open_batch would write none,
+    or where the usage event has identities in quarantine. A known identity raises IntegrityError. Ids follow `index`,
+    rows go in by the order of their keys.
+    """
+    cursor.execute(
+        """
+        SELECT batch, stored_at FROM tallybook_store_fresh(
+            %(usage_event_id)s, %(definition_revision)s, %(aliases_revision)s, %(schema_version)s, %(source)s,
+            %(api_key_id)s, %(user_id)s, %(upload_id)s, %(duplicates)s, %(rows)s::json)
+        """,
+        {**batch, "rows": rows},
+    )
+    batch_id, received_at = cursor.fetchone()
+    return None if batch_id is None else (batch_id, received_at)
+
+
 def close_batch(cursor: CursorWrapper, batch_id: int, usage_event_id: int, counts: dict[str, int]) -> None:
     """Write the counts that were known only after the records were stored. Primary key."""
     cursor.execute(
@@ -126,6 +145,15 @@ def insert_unknown(cursor: CursorWrapper, batch: dict[str, Any], rows: str) -> s
         {**batch, "rows": rows},
     )
     return {record_id for (record_id,) in cursor.fetchall()}
+
+
+def known_keys(cursor: CursorWrapper, usage_event_id: int, keys: list[str]) -> set[str]:
+    """Return those of the identities that are stored. Unique index (usage_event, idempotency_key)."""
+    cursor.execute(
+        "SELECT idempotency_key FROM usage_usagerecord WHERE usage_event_id = %s AND idempotency_key = ANY (%s)",
+        [usage_event_id, keys],
+    )
+    return {key for (key,) in cursor.fetchall()}
 
 
 def compare_with_first(cursor: CursorWrapper, usage_event_id: int, rows: str) -> dict[int, bool]:

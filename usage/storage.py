@@ -99,7 +99,7 @@ def store(head: BatchHead, candidates: Candidates) -> Stored:
 def _store(head: BatchHead, candidates: Candidates) -> Stored:
     if not _suspect(head.usage_event_id, candidates.records):
         try:
-            return _store_fresh(head, candidates)
+            return _store_at_once(head, candidates) or _store_fresh(head, candidates)
         except IntegrityError as error:
             if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
@@ -110,6 +110,27 @@ def _store(head: BatchHead, candidates: Candidates) -> Stored:
 def _suspect(usage_event_id: int, records: list[ReceivedRecord]) -> bool:
     until = _replaying.get(usage_event_id)
     return until is not None and until > time.monotonic() and any(record.key is not None for record in records)
+
+
+def _store_at_once(head: BatchHead, candidates: Candidates) -> Stored | None:
+    """Of a small batch without refusals: all in one statement. None, with nothing stored, if that does not do."""
+    records = candidates.records
+    if not 0 < len(records) < COPY_FROM or candidates.problems or connection.in_atomic_block:
+        return None
+    repeated = sum(map(len, candidates.repeats.values()))
+    rows = [
+        {
+            "index": record.index,
+            "customer_id": candidates.customers[record.customer_id],
+            "timestamp": record.timestamp,
+            "key": record.key,
+            "data": msgspec.Raw(record.data),
+        }
+        for record in records
+    ]
+    with connection.cursor() as cursor:
+        stored = sql.store_fresh(cursor, {**asdict(head), "duplicates": repeated}, msgspec.json.encode(rows).decode())
+    return stored and Stored(*stored, len(rows), repeated, candidates.problems, 0)
 
 
 def _store_fresh(head: BatchHead, candidates: Candidates) -> Stored:
@@ -135,7 +156,7 @@ def _store_unknown(head: BatchHead, candidates: Candidates) -> Stored:
         batch = _open(cursor, head, candidates, accepted=0, duplicates=0)
         _check_unchanged(cursor, head)
         rows = _rows_in_key_order(candidates, batch.ids)
-        inserted = sql.insert_unknown(cursor, batch.columns, _json(rows))
+        inserted = _insert_unknown(cursor, batch, rows)
         known = [row for row in rows if row.id not in inserted]
         same = sql.compare_with_first(cursor, head.usage_event_id, _json(known)) if known else {}
         duplicates, conflicts = _classify(candidates, batch.ids, inserted, same)
@@ -152,6 +173,26 @@ def _store_unknown(head: BatchHead, candidates: Candidates) -> Stored:
         new = [row for row in rows if row.id in inserted]
         not_kept = _settle_rejected(cursor, head, batch, candidates, new, problems)
     return Stored(batch.id, batch.received_at, len(inserted), duplicates, problems, not_kept)
+
+
+def _insert_unknown(cursor: Any, batch: "_OpenBatch", rows: list[CopyRow]) -> set[int]:
+    """Insert the records whose identity is not stored yet; returns their ids.
+
+    Of many, those that are not known are copied; should somebody store one of them at this moment, they are inserted.
+    """
+    if len(rows) >= COPY_FROM:
+        usage_event_id = batch.columns["usage_event_id"]
+        known = sql.known_keys(cursor, usage_event_id, [row.key for row in rows if row.key is not None])
+        new = [row for row in rows if row.key not in known]
+        try:
+            with transaction.atomic():
+                if new:
+                    sql.copy_fresh(cursor, copy_bytes(new, **batch.columns))
+            return {row.id for row in new}
+        except IntegrityError as error:
+            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+                raise
+    return sql.insert_unknown(cursor, batch.columns, _json(rows))
 
 
 def _check_unchanged(cursor: Any, head: BatchHead) -> None:

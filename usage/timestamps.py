@@ -24,9 +24,14 @@ def parse_timestamp(text: str) -> datetime:
         moment = datetime.fromisoformat(text.upper())
     except ValueError as error:
         raise ValueError(f"{_shown(text)} does not exist: {_reason(text, error)}") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    check_moment(moment)
-    return moment.astimezone(UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    elif moment.tzinfo is not UTC:
+        check_moment(moment)  # before it is converted: a year that Python does not have would raise in its own words
+        return moment.astimezone(UTC)
+    if not FIRST_MOMENT.year <= moment.year < END_MOMENT.year:
+        check_moment(moment)
+    return moment
 
 
 def check_moment(moment: datetime) -> None:

@@ -247,15 +247,20 @@ def test_a_batch_that_waited_for_a_publication_is_checked_by_the_new_schema(
     take_in(compute, record(hours=2, id="a"))
     since, began = definitions.check_since, threading.Event()
     waiting: list[Any] = []
-    opened = storage._open
+    opened, at_once = storage._open, storage._store_at_once
 
     def noted(*arguments: Any, **options: Any) -> Any:
         began.set()
         return opened(*arguments, **options)
 
+    def noted_at_once(*arguments: Any) -> Any:
+        began.set()
+        return at_once(*arguments)
+
     def alone(*arguments: Any) -> None:
         since(*arguments)
         monkeypatch.setattr(storage, "_open", noted)
+        monkeypatch.setattr(storage, "_store_at_once", noted_at_once)
         waiting.append(elsewhere.submit(take_in, compute, *(record(hours=1, id=f"b{n}") for n in range(count))))
         assert began.wait(20)
         until_somebody_waits_for_the_schema()

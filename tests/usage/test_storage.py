@@ -181,12 +181,16 @@ def failing(times: int, cause: type[psycopg.Error], then: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize("cause", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
-@pytest.mark.parametrize(("name", "count"), [("insert_fresh", 2), ("copy_fresh", 120), ("insert_unknown", 2)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("store_fresh", 2), ("insert_fresh", 2), ("copy_fresh", 120), ("insert_unknown", 2)]
+)
 def test_a_deadlock_or_serialization_failure_is_tried_again(
     compute: UsageEvent, monkeypatch: pytest.MonkeyPatch, cause: type[psycopg.Error], name: str, count: int
 ) -> None:
     if name == "insert_unknown":
         storage._replaying[compute.pk] = time.monotonic() + 60
+    if name == "insert_fresh":
+        monkeypatch.setattr(storage, "_store_at_once", lambda head, candidates: None)
     statement, calls = failing(2, cause, getattr(sql, name))
     monkeypatch.setattr(sql, name, statement)
     monkeypatch.setattr(storage.time, "sleep", lambda _: None)
@@ -203,8 +207,8 @@ def test_a_deadlock_or_serialization_failure_is_tried_again(
 def test_after_five_attempts_the_failure_is_the_answer_and_nothing_is_stored(
     compute: UsageEvent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statement, calls = failing(99, psycopg.errors.DeadlockDetected, sql.insert_fresh)
-    monkeypatch.setattr(sql, "insert_fresh", statement)
+    statement, calls = failing(99, psycopg.errors.DeadlockDetected, sql.store_fresh)
+    monkeypatch.setattr(sql, "store_fresh", statement)
     monkeypatch.setattr(storage.time, "sleep", lambda _: None)
 
     with pytest.raises(OperationalError):
@@ -220,8 +224,8 @@ def test_after_five_attempts_the_failure_is_the_answer_and_nothing_is_stored(
 def test_any_other_failure_is_not_tried_again(
     compute: UsageEvent, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
 ) -> None:
-    statement, calls = failing(1, error, sql.insert_fresh)
-    monkeypatch.setattr(sql, "insert_fresh", statement)
+    statement, calls = failing(1, error, sql.store_fresh)
+    monkeypatch.setattr(sql, "store_fresh", statement)
 
     with pytest.raises(OperationalError):
         take_in(compute, record(id="a"))
@@ -236,7 +240,7 @@ def test_a_broken_rule_that_is_no_known_identity_is_a_fault_and_not_a_duplicate(
     def broken(*_: Any) -> None:
         raise IntegrityError("not null") from psycopg.errors.NotNullViolation("not null")
 
-    monkeypatch.setattr(sql, "insert_fresh", broken)
+    monkeypatch.setattr(sql, "store_fresh", broken)
 
     with pytest.raises(IntegrityError, match="not null"):
         take_in(compute, record(id="a"))
@@ -284,7 +288,7 @@ def test_a_known_identity_makes_the_next_batches_careful_for_a_minute_and_no_lon
         raise AssertionError("the quick way was taken")
 
     with monkeypatch.context() as careful:
-        careful.setattr(sql, "insert_fresh", never)
+        careful.setattr(sql, "store_fresh", never)
         assert take_in(compute, record(id="b")).accepted == 1
         storage._replaying[compute.pk] = time.monotonic() - 1
         with pytest.raises(AssertionError, match="the quick way"):

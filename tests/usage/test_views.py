@@ -14,7 +14,7 @@ from customers.exactjson import loads
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Organisation, Scope
 from tests.conftest import Post, record
-from usage import sql
+from usage import sql, storage
 from usage.definitions import create_usage_event, find_definition, publish_schema
 from usage.models import IngestBatch, PendingBatch, RejectedRecord, SchemaVersion, UsageEvent, UsageRecord
 from usage.references import parse_batch_reference
@@ -249,7 +249,10 @@ def test_503_when_the_database_is_not_there(
     assert stored() == ["a", "b"]
 
 
-@pytest.mark.parametrize("place", ["open_batch", "insert_fresh", "copy_fresh", "insert_unknown", "compare_with_first"])
+PLACES = ["store_fresh", "open_batch", "insert_fresh", "copy_fresh", "insert_unknown", "compare_with_first"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_503_when_the_database_goes_away_in_the_middle_and_nothing_is_stored(
     compute: UsageEvent, post: Post, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -265,6 +268,8 @@ def test_503_when_the_database_goes_away_in_the_middle_and_nothing_is_stored(
         return statement(cursor, *arguments)
 
     with monkeypatch.context() as dies:
+        if place in ("open_batch", "insert_fresh"):
+            dies.setattr(storage, "_store_at_once", lambda head, candidates: None)
         dies.setattr(sql, place, dying)
         answer = post(URL, batch)
     connection.close()
