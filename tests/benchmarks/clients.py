@@ -1,0 +1,65 @@
+"""Clients of the benchmark: requests that are ready to be sent, on connections that stay open."""
+
+import socket
+import threading
+from collections.abc import Sequence
+
+HOST = "127.0.0.1"
+
+
+def request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """Return a whole POST as it goes over the wire."""
+    lines = [f"POST {path} HTTP/1.1", f"Host: {HOST}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Connection:
+    """One keep-alive connection; `send` waits for the answer and raises for any but a 2xx."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection((HOST, port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, whole_request: bytes) -> bytes:
+        """Send a request and return the body of its answer."""
+        self._socket.sendall(whole_request)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += self._more()
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))[15:])
+        while len(body) < length:
+            body += self._more()
+        if head.split(b" ", 2)[1][:1] != b"2":
+            raise RuntimeError(f"{head.split(bytes([13]))[0].decode()}: {body[:500].decode()}")
+        return body
+
+    def _more(self) -> bytes:
+        received = self._socket.recv(65_536)
+        if not received:
+            raise RuntimeError("the server closed the connection")
+        return received
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def send_all(connections: Sequence[Connection], requests: Sequence[bytes]) -> None:
+    """Send the requests over the connections at the same time, each its share."""
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for one in requests[number :: len(connections)]:
+                connections[number].send(one)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the run must show it
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(len(connections))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

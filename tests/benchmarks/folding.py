@@ -1,0 +1,232 @@
+"""Bars 7 to 12: what keeping aggregates costs, beside computing them anew, beside ingestion, and beside each other."""
+
+import statistics
+import sys
+import threading
+import time
+from datetime import timedelta
+
+from django.db import connection
+
+from customers.exactjson import dumps
+from metrics import sql
+from metrics.materialization import fold
+from metrics.models import Metric
+from metrics.snapshots import snapshot
+from tests.benchmarks.clients import send_all
+from tests.benchmarks.ingestion import connections, supply
+from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, told
+from tests.benchmarks.scene import START, Scene, running, web
+from usage.bodies import split_body
+from usage.definitions import define
+from usage.ingestion import Source, ingest
+from usage.models import IngestBatch, UsageEvent
+from usage.timestamps import FIRST_MOMENT
+
+BATCH = 10_000
+
+
+def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
+    """Measure the bars of folding, on metrics over a large history (5M records) and a smaller one (1M)."""
+    new = 20_000 if report.quick else 100_000
+    sizes = "20,000 new records" if report.quick else "100,000 new records"
+    on_large, on_small = times(scene, large, new), times(scene, small, new)
+    judged = not report.quick
+    report.add(
+        "7a", f"fold of {sizes} on 5M / full recompute",
+        (on_large["fold"] / on_large["recompute"]) if judged else None, AT_MOST, 1 / 30,
+    )  # fmt: skip
+    report.add(
+        "7b", f"fold of {sizes} on 1M / full recompute",
+        (on_small["fold"] / on_small["recompute"]) if judged else None, AT_MOST, 1 / 15,
+    )  # fmt: skip
+    report.add("8a", "that fold / ingesting the same records", on_large["fold"] / on_large["ingest"], AT_MOST, 0.12)
+    report.add("8b", "that fold on 5M / on 1M", on_large["fold"] / on_small["fold"] if judged else None, AT_MOST, 1.3)
+    ten_metrics(report, scene, new)
+    hot_hour(report, scene)
+    two_workers(report, scene, new)
+    with_live_worker(report, scene)
+
+
+def times(scene: Scene, metric: Metric, new: int) -> dict[str, float]:
+    """Return the median seconds of ingesting new records, folding them, and computing all aggregates anew."""
+    usage_event = metric.usage_event
+    assert usage_event is not None
+    ingests, folds = [], []
+    take_in(scene, usage_event, BATCH)
+    fold(usage_event.pk)
+    for _ in range(5):
+        ingests.append(take_in(scene, usage_event, new))
+        folds.append(seconds(lambda: fold(usage_event.pk)))
+    recomputes = [seconds(lambda: recompute(metric)) for _ in range(3)]
+    taken = {"ingest": ingests, "fold": folds, "recompute": recomputes}
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def take_in(scene: Scene, usage_event: UsageEvent, count: int) -> float:
+    """Ingest new records in batches of 10,000, as a request would; return the seconds."""
+    definition, source = define(usage_event), Source(IngestBatch.Source.API)
+    texts = [dumps(scene.records(min(BATCH, count))).encode() for _ in range(max(1, count // BATCH))]
+    started = time.perf_counter()
+    for text in texts:
+        ingest(definition, split_body(text, max_records=BATCH), source=source)
+    return time.perf_counter() - started
+
+
+def recompute(metric: Metric) -> None:
+    """Compute the aggregates of all records anew, as it would be without folds; the result is thrown away."""
+    with snapshot() as cursor:
+        sql.forget_stretch(cursor, metric, (0, FIRST_MOMENT), None)
+        sql.build_stretch(cursor, metric, (0, FIRST_MOMENT), None)
+
+
+def ten_metrics(report: Report, scene: Scene, new: int) -> None:
+    """Ten metrics of all kinds on one usage event, against one."""
+    one, ten = scene.usage_event("one_metric"), scene.usage_event("ten_metrics")
+    scene.metric(one, "one")
+    for number in range(8):
+        aggregation = ("sum", "count", "avg", "max")[number % 4]
+        formula = {"aggregation": aggregation, **({} if aggregation == "count" else {"property": "value"})}
+        scene.metric(ten, f"of_ten_{number}", **formula)
+    scene.metric(ten, "by_region", aggregation="sum", property="value", group_by=["region"])
+    filters = {"all": [{"property": "region", "operator": "eq", "value": "us-east"}]}
+    scene.metric(ten, "filtered", aggregation="sum", property="value", filters=filters)
+    taken: dict[str, list[float]] = {"one": [], "ten": []}
+    for number in range(6):
+        for name, usage_event in (("one", one), ("ten", ten)):
+            take_in(scene, usage_event, new)
+            took = seconds(lambda usage_event=usage_event: fold(usage_event.pk))  # type: ignore[misc]
+            if number:
+                taken[name].append(took)
+    report.add("9", "fold for ten metrics / for one", ratio(taken["ten"], taken["one"]), AT_MOST, 7)
+
+
+def hot_hour(report: Report, scene: Scene) -> None:
+    """One customer's hour with half a million records, and a thousand more."""
+    usage_event = scene.usage_event("hot_hour")
+    metric = scene.metric(usage_event, "hot")
+    many = 50_000 if report.quick else 500_000
+    customer_id = scene.customer_ids["cus_00000"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO usage_usagerecord (id, usage_event_id, customer_id, timestamp, data, batch_id,
+                                           schema_version, received_at, revision)
+            SELECT nextval('usage_usagerecord_id_seq'), %s, %s, %s + n * interval '5 milliseconds',
+                   jsonb_build_object('value', n %% 1000), 0, 1, now(), 1 FROM generate_series(1, %s) AS n
+            """,
+            [usage_event.pk, customer_id, START, many],
+        )
+        cursor.execute("ANALYZE usage_usagerecord")
+    with snapshot() as cursor:
+        sql.rebuild_windows(cursor, metric, [(customer_id, START)])
+    folds, recomputes = [], []
+    for _ in range(5):
+        records = scene.records(1_000)
+        for number, record in enumerate(records):
+            record["customer_id"] = "cus_00000"
+            record["timestamp"] = (START + timedelta(milliseconds=number)).isoformat()
+        submission = split_body(dumps(records).encode(), max_records=1_000)
+        ingest(define(usage_event), submission, source=Source(IngestBatch.Source.API))
+        folds.append(seconds(lambda: fold(usage_event.pk)))
+        recomputes.append(seconds(lambda: recompute(metric)))
+    measured = ratio(folds, recomputes) if not report.quick else None
+    report.add("10", "an hour of 500,000, 1,000 more: fold / recompute of the hour", measured, AT_MOST, 1 / 50)
+
+
+def two_workers(report: Report, scene: Scene, new: int) -> None:
+    """Two usage events, folded one after the other and at the same time."""
+    usage_events = [scene.usage_event(f"worker_{number}") for number in range(2)]
+    for usage_event in usage_events:
+        scene.metric(usage_event, f"m_{usage_event.slug}")
+
+    def in_turn() -> None:
+        for usage_event in usage_events:
+            fold(usage_event.pk)
+
+    def at_once() -> None:
+        threads = [threading.Thread(target=fold_alone, args=[usage_event.pk]) for usage_event in usage_events]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    ratios = []
+    for number in range(6):
+        took = {}
+        for name, work in (("in turn", in_turn), ("at once", at_once)):
+            for usage_event in usage_events:
+                take_in(scene, usage_event, new)
+            took[name] = seconds(work)
+        if number:
+            ratios.append(took["in turn"] / took["at once"])
+    report.add("12", "two usage events folded by two workers / by one", statistics.median(ratios), AT_LEAST, 1.6)
+
+
+def fold_alone(usage_event_id: int) -> None:
+    try:
+        fold(usage_event_id)
+    finally:
+        connection.close()
+
+
+def with_live_worker(report: Report, scene: Scene) -> None:
+    """Ingestion over HTTP beside a live worker and beat, against without; how old the oldest batch gets."""
+    usage_event = scene.usage_event("live")
+    scene.metric(usage_event, "live")
+    batches = 10 if report.quick else 30
+    posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=12)
+    celery = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
+    worker = [*celery, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",
+              "WARNING", "--without-gossip", "--without-mingle"]  # fmt: skip
+    beat = [*celery, "beat", "--scheduler", "config.beat:MemoryScheduler", "--loglevel", "WARNING"]
+    with web() as (port, _), connections(port, 1) as ours:
+        send_all(ours, next(posts))
+        without: list[float] = []
+        with_it: list[float] = []
+        ages: list[float] = []
+        for _ in range(2):
+            without += [seconds(lambda: send_all(ours, next(posts))) for _ in range(2)]
+            fold(usage_event.pk)
+            with running(worker), running(beat), told("a live worker"):
+                wait_until_folded(usage_event, scene)
+                stop = threading.Event()
+                watcher = threading.Thread(target=watch_ages, args=[usage_event.pk, stop, ages])
+                watcher.start()
+                with_it += [seconds(lambda: send_all(ours, next(posts))) for _ in range(3)]
+                stop.set()
+                watcher.join()
+    measured = statistics.median(without) / statistics.median(with_it)
+    report.add("11a", "ingestion with a live worker / without", measured, AT_LEAST, 0.88)
+    report.add("11b", "age of the oldest unfolded batch, 95th percentile", percentile_95(ages), AT_MOST, 1, " s")
+
+
+def wait_until_folded(usage_event: UsageEvent, scene: Scene) -> None:
+    """Wait for the worker: it is up when it has folded a batch."""
+    take_in(scene, usage_event, 10)
+    deadline = time.monotonic() + 60
+    while oldest_age(usage_event.pk) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def watch_ages(usage_event_id: int, stop: threading.Event, ages: list[float]) -> None:
+    try:
+        while not stop.wait(0.05):
+            ages.append(oldest_age(usage_event_id))
+    finally:
+        connection.close()
+
+
+def oldest_age(usage_event_id: int) -> float:
+    """Return the age of the oldest batch that no fold has claimed, in seconds; 0 if there is none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT coalesce(extract(epoch FROM clock_timestamp() - min(batch.received_at)), 0)
+            FROM usage_pendingbatch AS pending JOIN usage_ingestbatch AS batch
+              ON batch.id = pending.batch_id AND batch.usage_event_id = pending.usage_event_id
+            WHERE pending.usage_event_id = %s
+            """,
+            [usage_event_id],
+        )
+        return float(cursor.fetchone()[0])

@@ -1,0 +1,218 @@
+"""Bars 1 to 6, 16 and 17: what ingestion costs beside the least that it could cost, and beside the usual way."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import psycopg
+from django.db import connection
+
+from customers.exactjson import dumps
+from tests.benchmarks.clients import Connection, request, send_all
+from tests.benchmarks.measuring import AT_LEAST, AT_MOST, ROUNDS, Report, ratio, side_by_side
+from tests.benchmarks.scene import START, Scene, allot, cpu_seconds, web
+from usage import sql, storage
+from usage.bodies import split_body
+from usage.definitions import define
+from usage.ingestion import Source, ingest
+from usage.models import IngestBatch, UsageEvent
+
+BASELINE = "tests.benchmarks.baseline.wsgi:application"
+COPY = f"COPY usage_usagerecord ({sql.COPY_COLUMNS}) FROM STDIN (FORMAT binary)"
+
+
+def measure(report: Report, scene: Scene) -> None:
+    """Measure the bars of ingestion."""
+    with web() as (port, process):
+        against_copy(report, scene, port, process)
+        with web(BASELINE, BASELINE_CONN_MAX_AGE="3600") as (bare_port, _):
+            single_posts(report, scene, port, bare_port)
+        with web(BASELINE) as (plain_port, _):
+            against_the_usual_way(report, scene, port, plain_port)
+        half_duplicates(report, scene, port)
+    cost_of_receipts(report, scene)
+
+
+def against_copy(report: Report, scene: Scene, port: int, process: Any) -> None:
+    usage_event = scene.usage_event("against_copy")
+    records = 10_000 if report.quick else 20_000
+    for number, size, clients, bar in (("1", 1_000, 1, 0.50), ("3a", 10_000, 1, 0.55), ("3b", 100, 1, 0.35)):
+        batches = max(2, records // size) if size < 10_000 else 3
+        taken = posts_and_copies(scene, usage_event, port, batches, size, clients)
+        name = f"HTTP, batches of {size:,}, one client / COPY on one connection"
+        report.add(number, name, ratio(taken["copy"], taken["http"]), AT_LEAST, bar)
+    taken = posts_and_copies(scene, usage_event, port, records // 1_000, 1_000, 2)
+    report.add(
+        "2a", "HTTP, batches of 1,000, two clients / one COPY", ratio(taken["copy"], taken["http"]), AT_LEAST, 0.85
+    )
+    report.add("2b", "… / two COPY connections", ratio(taken["two copies"], taken["http"]), AT_LEAST, 0.50)
+
+    posts = scene.posts(usage_event, 2 * records // 1_000, 1_000)
+    before = cpu_seconds(process)
+    with connections(port, 1) as open_ones:
+        send_all(open_ones, posts)
+    cost = (cpu_seconds(process) - before) / (len(posts) * 1_000) * 1_000_000
+    report.add("5", "Python CPU a record, batches of 1,000", cost, AT_MOST, 6, " µs")
+
+
+def posts_and_copies(
+    scene: Scene, usage_event: UsageEvent, port: int, batches: int, size: int, clients: int
+) -> dict[str, list[float]]:
+    """Time the same number of batches over HTTP, by one bare COPY, and (for two clients) by two at once."""
+    posts = supply(lambda: scene.posts(usage_event, batches, size))
+    streams = supply(lambda: scene.copies(usage_event, batches, size), rounds=(ROUNDS + 1) * clients)
+    with ExitStack() as stack:
+        open_ones = stack.enter_context(connections(port, clients))
+        copiers = [stack.enter_context(copier()) for _ in range(2)]
+        variants: dict[str, Callable[[], object]] = {
+            "http": lambda: send_all(open_ones, next(posts)),
+            "copy": lambda: send_all(copiers[:1], next(streams)),
+        }
+        if clients == 2:
+            variants["two copies"] = lambda: send_all(copiers, next(streams))
+        return side_by_side(variants)
+
+
+def supply(make: Callable[[], list[bytes]], rounds: int = ROUNDS + 1) -> Iterator[list[bytes]]:
+    """Make what the rounds will send before any of them begins."""
+    return iter([make() for _ in range(rounds)])
+
+
+class Copier:
+    """A bare COPY into the table of records, committed each time: nothing could store them faster."""
+
+    def __init__(self, conninfo: psycopg.Connection[Any]) -> None:
+        self._connection = conninfo
+
+    def send(self, stream: bytes) -> None:
+        with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            copy.write(stream)
+
+
+@contextmanager
+def copier() -> Iterator[Any]:
+    parameters = {
+        name: value
+        for name, value in connection.get_connection_params().items()
+        if name in ("host", "port", "user", "password", "dbname")
+    }
+    with psycopg.connect(**parameters) as opened:
+        opened.autocommit = True
+        yield Copier(opened)
+
+
+@contextmanager
+def connections(port: int, count: int) -> Iterator[list[Connection]]:
+    opened = [Connection(port) for _ in range(count)]
+    try:
+        yield opened
+    finally:
+        for one in opened:
+            one.close()
+
+
+def single_posts(report: Report, scene: Scene, port: int, baseline_port: int) -> None:
+    usage_event = scene.usage_event("single_posts")
+    count = 400 if report.quick else 1_200
+    posts = supply(lambda: scene.posts(usage_event, count, 1))
+    bare = supply(lambda: baseline_posts(scene, "/bare", count, 1))
+    with connections(port, 8) as ours, connections(baseline_port, 8) as theirs:
+        taken = side_by_side(
+            {"ours": lambda: send_all(ours, next(posts)), "bare": lambda: send_all(theirs, next(bare))}
+        )
+    report.add(
+        "4", "single posts, 8 connections / bare durable view", ratio(taken["bare"], taken["ours"]), AT_LEAST, 0.60
+    )
+
+
+def baseline_posts(scene: Scene, path: str, batches: int, size: int) -> list[bytes]:
+    """Return the same records as the baseline's views take them."""
+    made = []
+    for _ in range(batches):
+        rows = [
+            {
+                "id": record["id"],
+                "usage_event_id": 1,
+                "customer_id": scene.customer_ids[record["customer_id"]],
+                "timestamp": record["timestamp"],
+                "idempotency_key": record["id"],
+                "data": record["data"],
+            }
+            for record in scene.records(size)
+        ]
+        made.append(request(path, dumps(rows if size > 1 else rows[0]).encode(), {}))
+    return made
+
+
+def against_the_usual_way(report: Report, scene: Scene, port: int, baseline_port: int) -> None:
+    usage_event = scene.usage_event("the_usual_way")
+    batches = 1 if report.quick else 2
+    posts = supply(lambda: scene.posts(usage_event, 10 * batches, 1_000))
+    per_call = supply(lambda: baseline_posts(scene, "/per-call", batches, 1_000))
+    cached = supply(lambda: baseline_posts(scene, "/cached", batches, 1_000))
+    with connections(port, 1) as ours, connections(baseline_port, 1) as theirs:
+        taken = side_by_side(
+            {
+                "ours": lambda: send_all(ours, next(posts)),
+                "per call": lambda: send_all(theirs, next(per_call)),
+                "cached": lambda: send_all(theirs, next(cached)),
+            },
+            rounds=5,
+        )
+        each = [seconds / 10 for seconds in taken["ours"]]
+        report.add(
+            "16a",
+            "plain DRF, validator per call / ours, of 1,000",
+            ratio(taken["per call"], each),
+            AT_LEAST,
+            40,
+        )
+        report.add("16b", "plain DRF, cached validator / ours", ratio(taken["cached"], each), AT_LEAST, 5)
+        count = 200 if report.quick else 400
+        singles = supply(lambda: scene.posts(usage_event, count, 1))
+        usual = supply(lambda: baseline_posts(scene, "/per-call", count, 1))
+        taken = side_by_side(
+            {"ours": lambda: send_all(ours, next(singles)), "usual": lambda: send_all(theirs, next(usual))}, rounds=5
+        )
+    report.add("16c", "plain DRF / ours, single posts", ratio(taken["usual"], taken["ours"]), AT_LEAST, 5)
+
+
+def half_duplicates(report: Report, scene: Scene, port: int) -> None:
+    """Each batch holds 500 records that are known and 500 that are not, against batches of 1,000 new ones."""
+    new_event, half_event = scene.usage_event("all_new"), scene.usage_event("half_known")
+    batches = 5 if report.quick else 10
+    fresh = supply(lambda: scene.posts(new_event, batches, 1_000))
+    known = [scene.records(500) for _ in range(batches)]
+    half = supply(lambda: [scene.post(half_event, [*old, *scene.records(500)]) for old in known])
+    with connections(port, 1) as ours:
+        send_all(ours, [scene.post(half_event, old) for old in known])
+        taken = side_by_side({"new": lambda: send_all(ours, next(fresh)), "half": lambda: send_all(ours, next(half))})
+    report.add("17", "half duplicates / all new, batches of 1,000", ratio(taken["new"], taken["half"]), AT_LEAST, 0.9)
+
+
+def cost_of_receipts(report: Report, scene: Scene) -> None:
+    """The same act with and without its receipt and what folds live on; nothing else differs."""
+    usage_event = scene.usage_event("receipts")
+    batches = 5 if report.quick else 10
+    definition, source = define(usage_event), Source(IngestBatch.Source.API)
+
+    def bodies() -> list[bytes]:
+        return [dumps(scene.records(1_000)).encode() for _ in range(batches)]
+
+    def ingest_all(texts: list[bytes]) -> None:
+        for text in texts:
+            ingest(definition, split_body(text, max_records=1_000), source=source)
+
+    def without_receipt(cursor: Any, batch: dict[str, Any], records: int) -> Any:
+        return 1, START, False, allot(records)
+
+    def bare(texts: list[bytes]) -> None:
+        with mock.patch.object(storage.sql, "open_batch", without_receipt):
+            ingest_all(texts)
+
+    with_it, without = supply(bodies), supply(bodies)
+    taken = side_by_side({"with": lambda: ingest_all(next(with_it)), "without": lambda: bare(next(without))})
+    cost = statistics.median(a / b - 1 for a, b in zip(taken["with"], taken["without"], strict=True))
+    report.add("6", "receipts and change capture, added to ingestion", cost * 100, AT_MOST, 15, " %")
