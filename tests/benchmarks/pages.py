@@ -3,15 +3,17 @@
 import os
 
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import reverse
 
+from config.settings import MIDDLEWARE
 from customers.models import Customer, Membership
 from metrics.models import Metric
 from tests.benchmarks.measuring import AT_MOST, Report, percentile_95, seconds
 from tests.benchmarks.scene import Scene
 
 
+@override_settings(ROOT_URLCONF="config.urls", MIDDLEWARE=MIDDLEWARE, ALLOWED_HOSTS=["testserver"])
 def measure(report: Report, scene: Scene, metric: Metric) -> None:
     """Measure both pages through Django's own stack, signed in as somebody of the organisation."""
     user = User.objects.create_superuser("bench", password=os.urandom(8).hex())
