@@ -155,3 +155,10 @@ def test_the_encoder_is_no_part_of_a_migration() -> None:
         options = field.deconstruct()[3]
         assert "encoder" not in options
         assert "decoder" not in options
+
+
+def test_a_member_that_is_there_twice_is_refused_where_that_is_asked() -> None:
+    assert loads('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match='the member "a" is there twice'):
+        loads('[{"b": {"a": 1, "c": 1.50, "a": 2}}]', once=True)
+    assert loads('[{"a": 1.50}, {"a": 2}]', once=True) == [{"a": Decimal("1.50")}, {"a": 2}]

@@ -167,6 +167,24 @@ def test_a_long_dimension_is_asked_for_by_its_text_too(stream: UsageEvent, text:
     assert [row.quantity for row in rows] == [1]
 
 
+@pytest.mark.parametrize("text", ["1E-7", "0.0000001", "1e64", "1" + "0" * 64])
+def test_a_number_is_asked_for_as_answers_write_it(stream: UsageEvent, text: str) -> None:
+    metric = active_metric(stream, code="m", aggregation="count", group_by=["tier"])
+    take_in(stream, at("01T00:10", tier=Decimal("1E-7")), at("01T00:10", tier=Decimal("1E+64")))
+
+    rows = all_ways(stream, metric, Question(start=JUNE.start, end=JUNE.end, filter_by={"tier": [text]}))
+
+    assert [row.quantity for row in rows] == [1]
+
+
+def test_null_and_missing_are_one_series_of_held_values(stream: UsageEvent) -> None:
+    metric = active_metric(stream, code="m", aggregation="weighted_sum", property="amount", group_by=["region"])
+    take_in(stream, at("01T00:00", amount=10, region=None), at("01T01:00", amount=0))
+    two_hours = Question(start=JUNE.start, end=JUNE.start + timedelta(hours=2), group_by=["region"])
+
+    assert [(row.dimensions, row.quantity) for row in all_ways(stream, metric, two_hours)] == [({"region": None}, 10)]
+
+
 def test_filters_decide_what_counts(stream: UsageEvent) -> None:
     filters = {"any": [{"property": "region", "operator": "eq", "value": "eu"}]}
     metric = active_metric(stream, code="m", aggregation="sum", property="amount", filters=filters)

@@ -472,3 +472,20 @@ def one_stretch(metric: Metric) -> None:
     materialization._in_snapshot(
         lambda cursor: materialization._build_once(cursor, metric.pk, materialization.STRETCH_RECORDS)
     )
+
+
+def test_marks_are_claimed_in_bounded_numbers(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(compute, *(record(customer=f"cus_{n}", hours=n) for n in range(3)))
+    fold(compute.pk)
+    void_records(compute.pk, list(UsageRecord.objects.values_list("pk", flat=True)), reason="no", actor=ACTOR)
+    monkeypatch.setattr(materialization, "CLAIM_WINDOWS", 2)
+    monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
+    question = Question(start=HOUR_14, end=HOUR_14.replace(hour=15))
+
+    assert fold(compute.pk) == Folded(0, 2)
+    assert ChangedWindow.objects.count() == 1
+    assert [row.quantity for row in quantities(compute.organisation_id, "cpu_hours", question).rows] == []
+    assert fold(compute.pk) == Folded(0, 1)
+    assert stored_aggregates(cpu_hours) == {}
