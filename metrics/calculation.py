@@ -11,6 +11,8 @@ from metrics.parameters import Parameters
 
 # A part of an index row, five times: beyond this many bytes it is replaced by its hash, so that no row can overflow.
 MAX_PART_BYTES = 255
+# The stored hour that a record lies in; origin and unit are whole hours of UTC, so no zone has to be looked up.
+HOUR_OF_RECORD = "date_bin('1 hour', record.timestamp, '2000-01-01Z')"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from customers.admin_acts import ActForm
 from customers.models import Organisation
-from metrics.definitions import check_formula, revise_metric, save_metric
+from metrics.definitions import revise_metric, save_metric
+from metrics.formula_rules import check_formula
 from metrics.models import Metric, validate_code
 from usage.slugs import slug_of
 

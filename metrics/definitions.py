@@ -10,7 +10,6 @@ from django.db import IntegrityError, transaction
 from customers.exactjson import same_json
 from metrics.formula_rules import (
     FORMULA,
-    NUMERIC,
     check_formula,
     check_storable,
     has_word,
@@ -22,8 +21,6 @@ from metrics.models import Metric
 from usage.models import UsageEvent
 from usage.table_columns import columns_of, table_name
 from usage.timestamps import FIRST_MOMENT
-
-__all__ = ["FORMULA", "NUMERIC", "check_formula"]  # from here too
 
 NAMES = ("name", "unit")
 IDENTITY = ("organisation_id", "code", "version")

@@ -9,6 +9,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
 from customers.exactjson import loads
+from metrics.calculation import HOUR_OF_RECORD
 from metrics.formulas import state_columns
 from metrics.models import Metric, MetricDistinctValue
 from metrics.parameters import Parameters
@@ -55,7 +56,7 @@ _MARKED = (
     "unnest(%(changed_customers)s::bigint[], %(changed_hours)s::timestamptz[]) AS changed (customer_id, hour)"
     " WHERE changed.customer_id = {alias}.customer_id AND changed.hour = {hour}"
 )
-_RECORD_IS_MARKED = _MARKED.format(alias="record", hour="date_trunc('hour', record.timestamp, 'UTC')")
+_RECORD_IS_MARKED = _MARKED.format(alias="record", hour=HOUR_OF_RECORD)
 _HOUR_IS_MARKED = _MARKED.format(alias="aggregate", hour="aggregate.window_start")
 _SETTLED = f"record.batch_id <> ALL (%(batch_ids)s::bigint[]) AND NOT EXISTS (SELECT FROM {_RECORD_IS_MARKED})"
 

@@ -144,6 +144,6 @@ def about_the_whole(metric: Metric, question: Question) -> tuple[Question, int]:
         raise ValueError(f"one customer was expected, got {len(question.customer_ids)}")
     for name in question.filter_by:
         if name not in metric.group_by and not metric.sql:
-            raise UnknownDimension(f"filter.{name}", name, metric)
+            raise UnknownDimension(f"filter.{name}", name, metric.group_by)
     ((customer_id, external_id),) = named_customers(metric.organisation_id, question.customer_ids).items()
     return replace(question, customer_ids=[external_id], window=Window.TOTAL, group_by=(), after=0), customer_id

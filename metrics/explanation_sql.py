@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
-from metrics.calculation import Calculation, calculation
+from metrics.calculation import HOUR_OF_RECORD, Calculation, calculation
 from metrics.filters import compiled_filters
 from metrics.merged_sql import OF_CUSTOMERS
 from metrics.models import Aggregation, Metric
@@ -70,9 +70,9 @@ _STORED_RUNS = sql.SQL(
     """
 )
 _HOURS_OF_RECORDS = sql.SQL(
-    """
-    SELECT date_trunc('hour', record.timestamp, 'UTC'), count(*)
-    FROM {source} WHERE {counts} AND {condition} GROUP BY 1
+    f"""
+    SELECT {HOUR_OF_RECORD}, count(*)
+    FROM {{source}} WHERE {{counts}} AND {{condition}} GROUP BY 1
     """
 )
 _PENDING_BATCHES = sql.SQL(

@@ -20,7 +20,7 @@ FORMULA = (
     *("usage_event_id", "aggregation", "property", "expression", "percentile", "filters", "group_by"),
     *("rounding_mode", "rounding_digits", "sql", "sql_window"),
 )
-OF_RECORDS = ("usage_event_id", *FORMULA[1:9])
+OF_RECORDS = tuple(name for name in FORMULA if not name.startswith("sql"))
 TEXTS = ("code", "name", "unit", "aggregation", "property", "expression", "rounding_mode", "sql", "sql_window")
 MAX_GROUP_BY = 5
 MAX_DIGITS = 30

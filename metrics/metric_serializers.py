@@ -15,7 +15,8 @@ from customers.api import KnownFieldsOnly, TextField
 from customers.authentication import caller
 from customers.exactjson import dumps
 from customers.models import Organisation
-from metrics.definitions import check_formula, revise_metric, save_metric
+from metrics.definitions import revise_metric, save_metric
+from metrics.formula_rules import check_formula
 from metrics.models import Aggregation, Metric, Rounding, SqlWindow, validate_code
 from metrics.versions import build_progress
 from usage.models import UsageEvent

@@ -26,8 +26,6 @@ from metrics.questions import (
     Quantity,
     Question,
     TookTooLong,
-    UnknownCustomer,
-    UnknownDimension,
     UnknownMetric,
 )
 from metrics.reading import Reading, changed_windows, pending_batches
@@ -119,12 +117,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 def _answer(cursor: CursorWrapper, metric: Metric, question: Question, *, from_records: bool) -> Answer:
     if metric.sql:
         return sql_quantities(metric, question)
-    for name in question.group_by:
-        if name not in metric.group_by:
-            raise UnknownDimension("group_by", name, metric)
-    for name in question.filter_by:
-        if name not in metric.group_by:
-            raise UnknownDimension(f"filter.{name}", name, metric)
+    question.check_dimensions(metric.group_by)
     edges = window_edges(question.start, question.end, question.window, question.zone)
     reading = reading_of(cursor, metric, edges, from_records=from_records)
     names, rows, following = _page(cursor, metric, reading, question)
@@ -223,20 +216,3 @@ def _one_for_each(
     return [
         found.get(customer_id) or Quantity(customer_id, edges[0], edges[-1], nothing, 0) for customer_id in customer_ids
     ]
-
-
-__all__ = [
-    "Answer",
-    "NotActive",
-    "Quantity",
-    "Question",
-    "TookTooLong",
-    "UnknownCustomer",
-    "UnknownDimension",
-    "UnknownMetric",
-    "active_metric",
-    "preview",
-    "preview_in",
-    "quantities",
-    "quantities_in",
-]

@@ -34,9 +34,9 @@ class UnknownCustomer(LookupError):
 class UnknownDimension(ValueError):
     """The metric does not group by that property; `parameter` names what asked for it."""
 
-    def __init__(self, parameter: str, name: str, metric: Metric) -> None:
-        known = ", ".join(f"'{known}'" for known in metric.group_by) or "none"
-        super().__init__(f"a property that the metric groups by was expected ({known}), got '{name}'")
+    def __init__(self, parameter: str, name: str, known: Sequence[str]) -> None:
+        listed = ", ".join(f"'{one}'" for one in known) or "none"
+        super().__init__(f"a property that the metric groups by was expected ({listed}), got '{name}'")
         self.parameter = parameter
 
 
@@ -75,6 +75,15 @@ class Question:
     page_size: int = PAGE_SIZE
     group_by: Sequence[str] = ()
     filter_by: Mapping[str, Sequence[str | Exactly]] = field(default_factory=dict)
+
+    def check_dimensions(self, known: Sequence[str]) -> None:
+        """Raise UnknownDimension for a dimension that is none of the known ones."""
+        for name in self.group_by:
+            if name not in known:
+                raise UnknownDimension("group_by", name, known)
+        for name in self.filter_by:
+            if name not in known:
+                raise UnknownDimension(f"filter.{name}", name, known)
 
 
 @dataclass(frozen=True, slots=True)

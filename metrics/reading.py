@@ -11,7 +11,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
 from customers.exactjson import dumps
-from metrics.calculation import MAX_PART_BYTES, dimension_part, dimensions_text
+from metrics.calculation import HOUR_OF_RECORD, MAX_PART_BYTES, dimension_part, dimensions_text
 from metrics.models import Metric
 from metrics.parameters import Parameters
 from metrics.periods import split_hours
@@ -158,7 +158,6 @@ _IN_PERIOD = (
     "record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL"
     " AND record.timestamp >= %(start)s AND record.timestamp < %(end)s"
 )
-_HOUR = "date_bin('1 hour', record.timestamp, '2000-01-01Z')"
 _CHANGED = "unnest(%(changed_customers)s::bigint[], %(changed_hours)s::timestamptz[]) AS changed (customer_id, hour)"
 
 _ALL_RECORDS = f"(SELECT * FROM usage_usagerecord AS record WHERE {_IN_PERIOD} AND {{customers}}) AS record"
@@ -171,19 +170,20 @@ _SPLIT_RECORDS = (
 )
 _MANY_SPLIT_RECORDS = (
     "(SELECT * FROM usage_usagerecord AS record"
-    f" WHERE {_HOUR} = ANY (%(split)s) AND {_IN_PERIOD} AND {{customers}}) AS record"
+    f" WHERE {HOUR_OF_RECORD} = ANY (%(split)s) AND {_IN_PERIOD} AND {{customers}}) AS record"
 )
 _CHANGED_RECORDS = (
     f"{_CHANGED} CROSS JOIN LATERAL (SELECT * FROM usage_usagerecord AS record"
     " WHERE record.customer_id = changed.customer_id"
     " AND record.timestamp >= changed.hour AND record.timestamp < changed.hour + interval '1 hour'"
-    f" AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}} OFFSET 0) AS record"
+    f" AND {HOUR_OF_RECORD} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}} OFFSET 0) AS record"
 )
 _PENDING_RECORDS = (
     "(SELECT * FROM usage_usagerecord AS record"
-    f" WHERE record.batch_id = ANY (%(batch_ids)s) AND {_HOUR} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}}"
+    f" WHERE record.batch_id = ANY (%(batch_ids)s) AND {HOUR_OF_RECORD} <> ALL (%(split)s) AND {_IN_PERIOD}"
+    " AND {customers}"
     f" AND NOT EXISTS (SELECT FROM {_CHANGED}"
-    f" WHERE changed.customer_id = record.customer_id AND changed.hour = {_HOUR})"
+    f" WHERE changed.customer_id = record.customer_id AND changed.hour = {HOUR_OF_RECORD})"
     ") AS record"
 )
 

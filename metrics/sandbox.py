@@ -12,7 +12,7 @@ from metrics.asked_customers import named_customers
 from metrics.exactly import trimmed
 from metrics.models import Metric
 from metrics.periods import PeriodError, Window, window_edges
-from metrics.questions import Answer, Quantity, Question, UnknownDimension
+from metrics.questions import Answer, Quantity, Question
 from metrics.sandbox_runs import PER_CUSTOMER, SqlResult, SqlRow, checked_sql, describe_sql, run_sql_metric
 from metrics.sql_text import CUSTOMER, CheckedSql, SqlError
 
@@ -41,7 +41,7 @@ def sql_quantities(metric: Metric, question: Question) -> Answer:
     SqlError for what the text does wrong, a customer_id among that which the organisation does not have.
     """
     checked = checked_sql(metric)
-    _check_dimensions(metric, checked, question)
+    question.check_dimensions(checked.dimensions)
     window = Window(metric.sql_window)
     if _LENGTHS.index(question.window) < _LENGTHS.index(window):
         raise PeriodError(f"windows of a {window} or longer were expected, as its SQL is; got {question.window}")
@@ -56,16 +56,6 @@ def sql_quantities(metric: Metric, question: Question) -> Answer:
         found = {row.customer_id: row for row in rows}
         rows = [found.get(name) or Quantity(name, edges[0], edges[-1], None, 0) for name in names]
     return Answer(metric, rows, result.as_of, following)
-
-
-def _check_dimensions(metric: Metric, checked: CheckedSql, question: Question) -> None:
-    known = Metric(organisation=metric.organisation, group_by=list(checked.dimensions))
-    for name in question.group_by:
-        if name not in checked.dimensions:
-            raise UnknownDimension("group_by", name, known)
-    for name in question.filter_by:
-        if name not in checked.dimensions:
-            raise UnknownDimension(f"filter.{name}", name, known)
 
 
 def _named(

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
-from metrics.calculation import calculation
+from metrics.calculation import HOUR_OF_RECORD, calculation
 from metrics.formulas import state_columns
 from metrics.models import Aggregation, Metric, MetricAggregate, MetricDistinctValue
 from metrics.parameters import Parameters
@@ -83,7 +83,7 @@ def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
 
 _KEY = sql.SQL("usage_event_id, metric_id, customer_id, window_start, dimensions")
 _RECORDS = sql.SQL("usage_usagerecord AS record")
-_HOUR = sql.SQL("date_bin('1 hour', record.timestamp, '2000-01-01Z')")
+_HOUR = sql.SQL(HOUR_OF_RECORD)
 _OF_RECORDS = sql.SQL(
     """
     SELECT record.usage_event_id, %(metric_id)s, record.customer_id, {hour}, {dimensions}, {kept}

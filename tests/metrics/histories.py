@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 
 from customers.models import Customer, Organisation
 from metrics import materialization, session_sql
-from metrics.definitions import activate_metric, check_formula, revise_metric, save_metric
+from metrics.definitions import activate_metric, revise_metric, save_metric
+from metrics.formula_rules import check_formula
 from metrics.materialization import build, fold, metrics_to_build, metrics_to_rebuild, rebuild, request_rebuild
 from metrics.models import Metric
 from metrics.periods import Window

@@ -22,7 +22,8 @@ from metrics.materialization import (
     usage_events_to_fold,
 )
 from metrics.models import FoldReport, Metric, MetricAggregate
-from metrics.quantities import Question, quantities
+from metrics.quantities import quantities
+from metrics.questions import Question
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import State, expected_aggregates, stored_aggregates
 from usage.corrections import Actor, correct_record, restore_records, void_records

@@ -10,7 +10,8 @@ from metrics.definitions import save_metric
 from metrics.materialization import fold
 from metrics.models import Metric
 from metrics.periods import PeriodError, Window, midnight
-from metrics.quantities import NotActive, Question, UnknownCustomer, UnknownMetric, quantities
+from metrics.quantities import quantities
+from metrics.questions import NotActive, Question, UnknownCustomer, UnknownMetric
 from tests.conftest import active_metric, record, take_in
 from usage.corrections import Actor, correct_record, void_records
 from usage.models import UsageEvent, UsageRecord

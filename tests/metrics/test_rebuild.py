@@ -14,7 +14,8 @@ from metrics import materialization
 from metrics.management.commands import rebuild_metric
 from metrics.materialization import fold, metrics_to_rebuild, rebuild, request_rebuild
 from metrics.models import DriftCheck, Metric
-from metrics.quantities import Question, quantities
+from metrics.quantities import quantities
+from metrics.questions import Question
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import expected_aggregates, stored_aggregates
 from tests.metrics.scenes import metrics_of_each_kind
