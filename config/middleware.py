@@ -1,8 +1,14 @@
-"""What every response carries beside Django's own security headers."""
+"""What every response carries beside Django's own security headers, and what only pages have: sessions, people."""
 
 from collections.abc import Callable
+from typing import Any
 
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
+
+from customers.api import API_PATHS
 
 # 'unsafe-eval' is for Alpine, which the admin theme ships: it compiles its attributes. Inline scripts stay forbidden.
 POLICY = (
@@ -19,3 +25,26 @@ class ContentSecurityPolicyMiddleware:
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         return response
+
+
+class _PagesOnly:
+    """A middleware that leaves the API's requests alone: they come with a key, not with a session."""
+
+    get_response: Any
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if request.path_info.startswith(API_PATHS):
+            return self.get_response(request)
+        return super().__call__(request)  # type: ignore[misc]
+
+
+class PageSessionMiddleware(_PagesOnly, SessionMiddleware):
+    pass
+
+
+class PageAuthenticationMiddleware(_PagesOnly, AuthenticationMiddleware):
+    pass
+
+
+class PageMessageMiddleware(_PagesOnly, MessageMiddleware):
+    pass

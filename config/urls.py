@@ -16,6 +16,7 @@ def not_used(request: HttpRequest, **address: str) -> NoReturn:
 
 
 urlpatterns = [
+    path("", include("usage.urls")),  # first, because nothing is asked for as often as ingestion
     path("", RedirectView.as_view(url="/admin/")),
     # Not used here, and a fault for some input: the theme's search, Django's "view on site".
     path("admin/search/", not_used),
@@ -26,7 +27,6 @@ urlpatterns = [
     path("api/schema/", ApiSchemaView.as_view(), name="schema"),
     path("api/docs/", ApiPageView.as_view(url_name="schema"), name="docs"),
     path("", include("customers.urls")),
-    path("", include("usage.urls")),
     path("", include("metrics.urls")),
 ]
 

@@ -4,7 +4,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -12,6 +12,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CHUNK = 64 * 1024
 MAX_DEPTH = 64
+MAX_TEXT = 255
 MAX_MEMBERS = 10_000
 # Below this many commas the parser may take an array apart before its elements are counted: it costs little memory.
 DENSE = 500_000
@@ -45,19 +46,44 @@ class Counted:
         return part
 
 
-@dataclass(frozen=True, slots=True)
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+class PlainEnvelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The wire form of a record in whose fields nothing calls for a closer look; `data` is text still."""
+
+    customer_id: _Name
+    timestamp: str
+    data: msgspec.Raw
+    id: _Name | None = None
+
+
+@dataclass(slots=True)
 class Submission:
     """The records of one request, each as its own JSON text, in the order sent; `body` holds them all.
 
     `key` gives an identity to records that have none: itself to a record that came alone, `<key>:<index>` to those of a
     batch. `faults` are the texts, by index, of which their reader could not make a record: code, pointer, message.
+    `plain` are the records if all of them could be read as such at once; `texts` is None until somebody asks for it.
     """
 
     body: bytes
-    raws: list[msgspec.Raw]
+    texts: list[msgspec.Raw] | None
     alone: bool = False
     key: str | None = None
     faults: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
+    array: bytes = b""
+    plain: list[PlainEnvelope] | None = None
+
+    @property
+    def raws(self) -> list[msgspec.Raw]:
+        """Return the text of each record."""
+        if self.texts is None:
+            self.texts = _array.decode(self.array)
+        return self.texts
+
+    def __len__(self) -> int:
+        return len(self.raws if self.plain is None else self.plain)
 
     def key_of(self, index: int) -> str | None:
         """Return the identity that the request gives to a record without an id of its own."""
@@ -72,6 +98,7 @@ def submission_of(texts: list[str]) -> Submission:
 
 
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+_plain_array = msgspec.json.Decoder(list[PlainEnvelope])
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # A line that holds anything, past all that hold nothing.
 _LINE = re.compile(rb"[ \t\r\n]*+([^\n]+)")
@@ -137,23 +164,23 @@ def split_body(body: bytes, media_type: str = JSON, *, max_records: int, key: st
         raise BodyError(f"JSON was expected: {error}") from None
     except RecursionError:
         raise BodyError(f"JSON nested at most {MAX_DEPTH} levels deep was expected") from None
-    if not submission.raws:
+    if not len(submission):
         raise BodyError("at least one record was expected, got none")
-    if len(submission.raws) > max_records:
-        raise _too_many(max_records, str(len(submission.raws)))
+    if len(submission) > max_records:
+        raise _too_many(max_records, str(len(submission)))
     return submission
 
 
 def _split_json(body: bytes, max_records: int, key: str | None) -> Submission:
     first = body.lstrip(b" \t\r\n")[:1]
     if first == b"[":
-        return Submission(body, _elements(body, max_records), key=key)
+        return _split_array(body, body, max_records, key)
     if first == b"{":
         fields = _object.decode(body)
         if "records" not in fields:
             return Submission(body, [msgspec.Raw(body)], alone=True, key=key)
         if len(fields) == 1 and bytes(fields["records"])[:1] == b"[":
-            return Submission(body, _elements(bytes(fields["records"]), max_records), key=key)
+            return _split_array(body, bytes(fields["records"]), max_records, key)
         raise BodyError('"records" was expected to be an array and the only field of the body')
     msgspec.json.decode(body, type=msgspec.Raw)  # what is no JSON at all is told as such
     raise BodyError('a record (a JSON object), an array of records or {"records": […]} was expected')
@@ -170,11 +197,14 @@ def _split_lines(body: bytes, max_records: int, key: str | None) -> Submission:
     return Submission(body, raws, key=key)
 
 
-def _elements(array: bytes, max_records: int) -> list[msgspec.Raw]:
+def _split_array(body: bytes, array: bytes, max_records: int, key: str | None) -> Submission:
     """Take an array apart. One of millions of tiny elements is counted first: each would cost fifty bytes."""
     if len(array) > DENSE and array.count(b",") > max(DENSE, max_records) and _over(array, max_records):
         raise _too_many(max_records, "more")
-    return _array.decode(array)
+    try:
+        return Submission(body, None, key=key, array=array, plain=_plain_array.decode(array))
+    except (msgspec.DecodeError, RecursionError):
+        return Submission(body, _array.decode(array), key=key)
 
 
 def _over(array: bytes, most: int) -> bool:

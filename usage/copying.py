@@ -14,10 +14,11 @@ TRAILER = struct.pack("!h", -1)
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NULL = struct.pack("!i", -1)
-_LENGTH = struct.Struct("!i")
-# field count; id, usage_event_id, customer_id, timestamp, each with its length 8
-_HEAD = struct.Struct("!hiqiqiqiq")
+_NULL = -1
+# field count; id, usage_event_id, customer_id, timestamp, each with its length 8; the length of the key
+_HEAD = struct.Struct("!hiqiqiqiqi")
+# the length of the data; jsonb's version
+_DATA = struct.Struct("!ib")
 # batch_id (8), schema_version (4), received_at (8), revision (4)
 _TAIL = struct.Struct("!iqiiiqii")
 
@@ -42,18 +43,18 @@ def copy_bytes(
 ) -> bytes:
     """Return a whole COPY stream for the columns of usage.sql.COPY_COLUMNS."""
     tail = _TAIL.pack(8, batch_id, 4, schema_version, 8, microseconds(received_at), 4, 1)
+    pack_head, pack_data, epoch, microsecond = _HEAD.pack, _DATA.pack, _EPOCH, _MICROSECOND
     parts = [HEADER]
     for record_id, customer_id, timestamp, key, data in rows:
-        parts.append(_HEAD.pack(10, 8, record_id, 8, usage_event_id, 8, customer_id, 8, microseconds(timestamp)))
-        if key is None:
-            parts.append(_NULL)
-        else:
-            text = key.encode()
-            parts.append(_LENGTH.pack(len(text)))
-            parts.append(text)
-        parts.append(_LENGTH.pack(len(data) + 1))
-        parts.append(b"\x01")
-        parts.append(data)
-        parts.append(tail)
+        text = b"" if key is None else key.encode()
+        moment = (timestamp - epoch) // microsecond
+        length = _NULL if key is None else len(text)
+        parts += (
+            pack_head(10, 8, record_id, 8, usage_event_id, 8, customer_id, 8, moment, length),
+            text,
+            pack_data(len(data) + 1, 1),
+            data,
+            tail,
+        )
     parts.append(TRAILER)
     return b"".join(parts)

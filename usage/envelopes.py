@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 
 from customers.exactjson import dumps
-from usage.bodies import MAX_DEPTH, Submission
+from usage.bodies import MAX_DEPTH, MAX_TEXT, PlainEnvelope, Submission
 from usage.schemas import DataSchema
-from usage.timestamps import parse_timestamp
+from usage.timestamps import parse_plain_timestamps, parse_timestamp
 
-MAX_TEXT = 255
 MAX_DIGITS = 64
 MAX_EXPONENT = 64
 
@@ -39,8 +38,7 @@ class Problem:
     rejected_record: str | None = None
 
 
-@dataclass(slots=True)
-class ReceivedRecord:
+class ReceivedRecord(msgspec.Struct, gc=False):
     """A record that passed every check that needs no database. `data` is JSON text, `timestamp` is UTC."""
 
     index: int
@@ -51,12 +49,14 @@ class ReceivedRecord:
 
 
 _envelope = msgspec.json.Decoder(Envelope)
+_plain_envelope = msgspec.json.Decoder(PlainEnvelope)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # What needs a closer look is rare; two quick passes over the whole body tell whether any record does. (Exponents are
 # looked at where numbers are read: their like is in every other UUID.)
 _ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_DIGITS_TO_ZERO = bytes.maketrans(b"123456789.", b"0" * 10)
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789.E", b"0" * 10 + b"e")
+_EXPONENT = b"0e"
 _LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -81,6 +81,50 @@ def read_records(
 
     Each record yields exactly one of the two.
     """
+    together = _read_together(submission, schema, limits)
+    return (together, []) if together is not None else _read_each(submission, schema, limits)
+
+
+def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimits) -> list[ReceivedRecord] | None:
+    """Read records of which every one is plainly good, each step for all of them; None if one needs a closer look.
+
+    It takes nothing that `_read_each` would refuse or read otherwise, at less than half of its cost.
+    """
+    if submission.faults or (b"\\" in submission.body and _ESCAPES.search(submission.body)):
+        return None
+    try:
+        envelopes = submission.plain or [_plain_envelope.decode(raw) for raw in submission.raws]
+        texts = [bytes(envelope.data) for envelope in envelopes]
+        data = _plain_data(texts)
+    except (msgspec.DecodeError, _Refused, RecursionError):
+        return None
+    moments = parse_plain_timestamps([envelope.timestamp for envelope in envelopes])
+    if data is None or moments is None or not schema.are_valid(data):
+        return None
+    if (limits.oldest and min(moments) < limits.oldest) or (limits.newest and max(moments) > limits.newest):
+        return None
+    return [
+        ReceivedRecord(index, envelope.customer_id, moment, envelope.id or submission.key_of(index), text)
+        for index, (envelope, moment, text) in enumerate(zip(envelopes, moments, texts, strict=True))
+    ]
+
+
+def _plain_data(texts: list[bytes]) -> list[dict[str, Any]] | None:
+    """Return the objects that are written in the texts, or None where numbers or depth need a closer look."""
+    joined = b",".join(texts)
+    shape = joined.translate(_DIGITS_TO_ZERO)
+    if _LONG_NUMBER in shape:
+        return None
+    if max(map(len, texts)) > 2 * MAX_DEPTH:
+        for text in texts:
+            _check_depth(text)
+    return (_bounded_objects if _EXPONENT in shape else _objects).decode(b"[%b]" % joined)
+
+
+def _read_each(
+    submission: Submission, schema: DataSchema, limits: TimeLimits
+) -> tuple[list[ReceivedRecord], list[Problem]]:
+    """Read records one by one, so that each that is refused has its reason."""
     body = submission.body
     suspicious = _ESCAPES.search(body) is not None or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
     records: list[ReceivedRecord] = []
@@ -114,7 +158,7 @@ def read_records(
             elif (mended := _last_of_each(raw)) is not None:
                 alone = Submission(mended, [msgspec.Raw(mended)], True, submission.key_of(index))
                 taken, refused_again = read_records(alone, schema, limits)
-                records += [replace(record, index=index) for record in taken]
+                records += [msgspec.structs.replace(record, index=index) for record in taken]
                 problems += [replace(problem, index=index) for problem in refused_again]
             else:
                 problems.append(_explain(index, raw))
@@ -221,6 +265,8 @@ def _bounded(text: str) -> Decimal:
 
 
 _data = msgspec.json.Decoder(float_hook=_bounded)
+_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_bounded_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_bounded)
 
 
 def _check_depth(text: bytes) -> None:

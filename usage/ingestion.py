@@ -153,6 +153,8 @@ def _each_identity_once(
     records: list[ReceivedRecord], customers: dict[str, int]
 ) -> tuple[list[ReceivedRecord], dict[int, list[int]], list[Problem]]:
     """Of records with one identity the first is taken; later ones are repeats of it, or contradict it."""
+    if len({record.key for record in records}) == len(records):
+        return records, {}, []
     first: dict[str, ReceivedRecord] = {}
     taken: list[ReceivedRecord] = []
     repeats: dict[int, list[int]] = {}

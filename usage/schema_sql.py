@@ -17,9 +17,3 @@ def share_schema(cursor: CursorWrapper, usage_event_id: int) -> None:
 def own_schema(cursor: CursorWrapper, usage_event_id: int) -> None:
     """Wait until everything that is being stored is committed, and let nobody store until this transaction ends."""
     cursor.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})", {"usage_event_id": usage_event_id})
-
-
-def is_revision(cursor: CursorWrapper, usage_event_id: int, revision: int) -> bool:
-    """Tell whether the usage event is at that revision. Primary key."""
-    cursor.execute("SELECT revision = %s FROM usage_usageevent WHERE id = %s", [revision, usage_event_id])
-    return cursor.fetchone() == (True,)

@@ -30,13 +30,24 @@ class DataSchema:
     """A compiled schema of records' data. Thread-safe; compile once per version and keep."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        self._validator = jsonschema_rs.Draft202012Validator(
+        self._validator = self._compiled(schema)
+        self.is_valid = self._validator.is_valid
+        self._validator_of_many = None if '"$' in dumps(schema) else self._compiled({"items": schema})
+
+    @staticmethod
+    def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+        return jsonschema_rs.Draft202012Validator(
             schema,
             validate_formats=False,
             offline=True,  # a remote $ref must never be fetched
             pattern_options=jsonschema_rs.RegexOptions(),  # the linear engine: no pattern can run away
         )
-        self.is_valid = self._validator.is_valid
+
+    def are_valid(self, many: list[dict[str, Any]]) -> bool:
+        """Tell whether all of them are valid: at once, unless the schema names places in itself ($ref, $defs, …)."""
+        if self._validator_of_many is None:
+            return all(map(self.is_valid, many))
+        return self._validator_of_many.is_valid(many)
 
     def violations(self, data: Any) -> Iterator[Violation]:
         """Yield what is wrong with the data, in the schema's order; nothing for valid data."""

@@ -1,10 +1,12 @@
 """The one transaction in which a batch and its records are stored, known identities told apart, and all is durable."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg.errors
@@ -16,9 +18,8 @@ from usage.definitions import DefinitionChanged
 from usage.envelopes import Problem, ReceivedRecord
 from usage.rejection_sql import close_delivered
 from usage.rejections import keep_rejected
-from usage.schema_sql import is_revision
 
-COPY_FROM = 100
+COPY_FROM = 200
 ATTEMPTS = 5
 SUSPECT_REPLAYS_FOR = 60.0
 CONFLICT = ("conflict", "/id", "this id is known with other content")
@@ -37,8 +38,7 @@ class Contradicted(Exception):
         self.duplicates, self.conflicts = duplicates, conflicts
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHead:
+class BatchHead(NamedTuple):
     """Where a batch comes from, and what it was checked against."""
 
     organisation_id: int
@@ -50,6 +50,15 @@ class BatchHead:
     api_key_id: int | None
     user_id: int | None
     upload_id: int | None = None
+
+
+class Counts(NamedTuple):
+    """What becomes of the records of a batch."""
+
+    accepted: int
+    duplicates: int
+    conflicts: int
+    rejected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +108,21 @@ def store(head: BatchHead, candidates: Candidates) -> Stored:
 def _store(head: BatchHead, candidates: Candidates) -> Stored:
     if not _suspect(head.usage_event_id, candidates.records):
         try:
-            return _store_at_once(head, candidates) or _store_fresh(head, candidates)
+            return _store_new(head, candidates, {})
         except IntegrityError as error:
-            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
-                raise
+            _check_is_replay(error)
             _replaying[head.usage_event_id] = time.monotonic() + SUSPECT_REPLAYS_FOR
-    return _store_unknown(head, candidates)
+    try:
+        known = known_records(head.usage_event_id, candidates.records, candidates.customers)
+        return _store_new(head, candidates, known)
+    except IntegrityError as error:
+        _check_is_replay(error)
+        return _store_beside_others(head, candidates)
+
+
+def _check_is_replay(error: IntegrityError) -> None:
+    if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+        raise error
 
 
 def _suspect(usage_event_id: int, records: list[ReceivedRecord]) -> bool:
@@ -112,10 +130,30 @@ def _suspect(usage_event_id: int, records: list[ReceivedRecord]) -> bool:
     return until is not None and until > time.monotonic() and any(record.key is not None for record in records)
 
 
-def _store_at_once(head: BatchHead, candidates: Candidates) -> Stored | None:
-    """Of a small batch without refusals: all in one statement. None, with nothing stored, if that does not do."""
+def known_records(
+    usage_event_id: int, records: Iterable[ReceivedRecord], customers: Mapping[str, int]
+) -> dict[int, bool]:
+    """Tell of those records whose identity is stored, by index, whether they mean what was first ingested under it.
+
+    A customer that is not among the known ones cannot be the one of a stored record.
+    """
+    rows = [
+        (record.index, customers.get(record.customer_id), record.timestamp, record.key, record.data)
+        for record in records
+        if record.key is not None
+    ]
+    return sql.compare_with_first(connection, usage_event_id, rows) if rows else {}
+
+
+def _store_new(head: BatchHead, candidates: Candidates, known: dict[int, bool]) -> Stored:
+    """Store the records that are not among the known: all of them are new, or IntegrityError and nothing is stored."""
+    return _store_at_once(head, candidates, known) or _store_fresh(head, candidates, known)
+
+
+def _store_at_once(head: BatchHead, candidates: Candidates, known: dict[int, bool]) -> Stored | None:
+    """Of a small batch of new records: all in one statement. None, with nothing stored, if that does not do."""
     records = candidates.records
-    if not 0 < len(records) < COPY_FROM or candidates.problems or connection.in_atomic_block:
+    if known or candidates.problems or connection.in_atomic_block or not 0 < len(records) < COPY_FROM:
         return None
     repeated = sum(map(len, candidates.repeats.values()))
     rows = [
@@ -128,93 +166,73 @@ def _store_at_once(head: BatchHead, candidates: Candidates) -> Stored | None:
         }
         for record in records
     ]
-    with connection.cursor() as cursor:
-        stored = sql.store_fresh(cursor, {**asdict(head), "duplicates": repeated}, msgspec.json.encode(rows).decode())
+    batch = {**head._asdict(), "duplicates": repeated, "rows": rows}
+    stored = sql.store_fresh(connection, msgspec.json.encode(batch))
     return stored and Stored(*stored, len(rows), repeated, candidates.problems, 0)
 
 
-def _store_fresh(head: BatchHead, candidates: Candidates) -> Stored:
-    """All records are new, or IntegrityError and nothing is stored."""
-    repeated = sum(map(len, candidates.repeats.values()))
+def _store_fresh(head: BatchHead, candidates: Candidates, known: dict[int, bool]) -> Stored:
+    """Store the records that are not among the known, whatever else there is in the batch, step by step."""
+    new = [record for record in candidates.records if record.index not in known] if known else candidates.records
+    duplicates, conflicts = _classify(candidates, known)
     with transaction.atomic(), connection.cursor() as cursor:
-        batch = _open(cursor, head, candidates, accepted=len(candidates.records), duplicates=repeated)
-        rows = _rows_in_key_order(candidates, batch.ids)
-        if len(rows) >= COPY_FROM:
-            _check_unchanged(cursor, head)
-            sql.copy_fresh(cursor, copy_bytes(rows, **batch.columns))
-        elif rows:
-            checked_under = {"definition_revision": head.definition_revision}
-            if not sql.insert_fresh(cursor, batch.columns | checked_under, _json(rows)):
-                raise DefinitionChanged
-        not_kept = _settle_rejected(cursor, head, batch, candidates, rows, candidates.problems)
-    return Stored(batch.id, batch.received_at, len(rows), repeated, candidates.problems, not_kept)
-
-
-def _store_unknown(head: BatchHead, candidates: Candidates) -> Stored:
-    """Store what is new; tell duplicates from conflicts by what was first ingested."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        batch = _open(cursor, head, candidates, accepted=0, duplicates=0)
-        _check_unchanged(cursor, head)
-        rows = _rows_in_key_order(candidates, batch.ids)
-        inserted = _insert_unknown(cursor, batch, rows)
-        known = [row for row in rows if row.id not in inserted]
-        same = sql.compare_with_first(cursor, head.usage_event_id, _json(known)) if known else {}
-        duplicates, conflicts = _classify(candidates, batch.ids, inserted, same)
+        counts = Counts(len(new), duplicates, len(conflicts), len(candidates.problems))
+        batch = _open(cursor, head, counts, len(new))
         if conflicts and candidates.strict:
             raise Contradicted(duplicates, conflicts)
-        counts = {
-            "accepted": len(inserted),
-            "duplicates": duplicates,
-            "conflicts": len(conflicts),
-            "rejected": len(candidates.problems),
-        }
-        sql.close_batch(cursor, batch.id, head.usage_event_id, counts)
-        problems = sorted(candidates.problems + conflicts, key=lambda problem: problem.index)
+        rows = _rows_in_key_order(new, candidates.customers, batch.ids)
+        if len(rows) >= COPY_FROM:
+            sql.copy_fresh(cursor, copy_bytes(rows, **batch.columns))
+        elif rows:
+            sql.insert_fresh(cursor, batch.columns, _json(rows))
+        problems = _in_order(candidates.problems + conflicts)
+        not_kept = _settle_rejected(cursor, head, batch, candidates, rows, problems)
+    return Stored(batch.id, batch.received_at, len(rows), duplicates, problems, not_kept)
+
+
+def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
+    """Where others store the same identities at this moment: insert what is new, then look what the others were."""
+    records = candidates.records
+    with transaction.atomic(), connection.cursor() as cursor:
+        batch = _open(cursor, head, Counts(0, 0, 0, 0), len(records))
+        index_of = dict(zip(batch.ids, (record.index for record in records), strict=True))
+        rows = _rows_in_key_order(records, candidates.customers, batch.ids)
+        inserted = sql.insert_unknown(cursor, batch.columns, _json(rows))
+        stored = {index_of[record_id] for record_id in inserted}
+        # A statement of its own: the insert's snapshot does not show what it waited for.
+        known = known_records(
+            head.usage_event_id, [record for record in records if record.index not in stored], candidates.customers
+        )
+        if len(known) + len(stored) != len(records):
+            raise LookupError(f"{len(records) - len(stored)} known records were expected, got {len(known)}")
+        duplicates, conflicts = _classify(candidates, known)
+        if conflicts and candidates.strict:
+            raise Contradicted(duplicates, conflicts)
+        counts = Counts(len(inserted), duplicates, len(conflicts), len(candidates.problems))
+        sql.close_batch(cursor, batch.id, head.usage_event_id, counts._asdict())
+        problems = _in_order(candidates.problems + conflicts)
         new = [row for row in rows if row.id in inserted]
         not_kept = _settle_rejected(cursor, head, batch, candidates, new, problems)
     return Stored(batch.id, batch.received_at, len(inserted), duplicates, problems, not_kept)
 
 
-def _insert_unknown(cursor: Any, batch: "_OpenBatch", rows: list[CopyRow]) -> set[int]:
-    """Insert the records whose identity is not stored yet; returns their ids.
-
-    Of many, those that are not known are copied; should somebody store one of them at this moment, they are inserted.
-    """
-    if len(rows) >= COPY_FROM:
-        usage_event_id = batch.columns["usage_event_id"]
-        known = sql.known_keys(cursor, usage_event_id, [row.key for row in rows if row.key is not None])
-        new = [row for row in rows if row.key not in known]
-        try:
-            with transaction.atomic():
-                if new:
-                    sql.copy_fresh(cursor, copy_bytes(new, **batch.columns))
-            return {row.id for row in new}
-        except IntegrityError as error:
-            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
-                raise
-    return sql.insert_unknown(cursor, batch.columns, _json(rows))
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.index)
 
 
-def _check_unchanged(cursor: Any, head: BatchHead) -> None:
-    """The batch's own statement may have waited for who published a schema, and does not see it; this one does."""
-    if not is_revision(cursor, head.usage_event_id, head.definition_revision):
-        raise DefinitionChanged
-
-
-def _classify(
-    candidates: Candidates, ids: list[int], inserted: set[int], same: dict[int, bool]
-) -> tuple[int, list[Problem]]:
+def _classify(candidates: Candidates, known: dict[int, bool]) -> tuple[int, list[Problem]]:
     """Count the duplicates and name the conflicts; a repeat shares the fate of its first."""
-    duplicates = 0
+    duplicates = sum(map(len, candidates.repeats.values()))
     conflicts: list[Problem] = []
-    for record, record_id in zip(candidates.records, ids, strict=True):
-        later = candidates.repeats.get(record.index, [])
-        if record_id in inserted:
-            duplicates += len(later)
-        elif same[record_id]:
-            duplicates += 1 + len(later)
-        else:
-            conflicts += [Problem(index, record.key, *CONFLICT) for index in (record.index, *later)]
+    if known:
+        for record in candidates.records:
+            same = known.get(record.index)
+            if same:
+                duplicates += 1
+            elif same is False:
+                later = candidates.repeats.get(record.index, [])
+                duplicates -= len(later)
+                conflicts += [Problem(index, record.key, *CONFLICT) for index in (record.index, *later)]
     return duplicates, conflicts
 
 
@@ -253,12 +271,8 @@ class _OpenBatch:
     columns: dict[str, Any]
 
 
-def _open(cursor: Any, head: BatchHead, candidates: Candidates, *, accepted: int, duplicates: int) -> _OpenBatch:
-    opened = sql.open_batch(
-        cursor,
-        {**asdict(head), "accepted": accepted, "duplicates": duplicates, "rejected": len(candidates.problems)},
-        len(candidates.records),
-    )
+def _open(cursor: Any, head: BatchHead, counts: Counts, records: int) -> _OpenBatch:
+    opened = sql.open_batch(cursor, {**head._asdict(), **counts._asdict()}, records)
     if opened is None:
         raise DefinitionChanged
     batch_id, received_at, quarantine_waits, ids = opened
@@ -271,13 +285,13 @@ def _open(cursor: Any, head: BatchHead, candidates: Candidates, *, accepted: int
     return _OpenBatch(batch_id, received_at, quarantine_waits, ids, columns)
 
 
-def _rows_in_key_order(candidates: Candidates, ids: list[int]) -> list[CopyRow]:
+def _rows_in_key_order(records: list[ReceivedRecord], customers: dict[str, int], ids: list[int]) -> list[CopyRow]:
     """Ids follow the order sent; the order of inserting is that of the keys, or overlapping batches would deadlock."""
-    customers = candidates.customers
-    rows = [
-        CopyRow(record_id, customers[record.customer_id], record.timestamp, record.key, record.data)
-        for record_id, record in zip(ids, candidates.records, strict=True)
-    ]
+    # As CopyRow(…) for each record, without a step of Python for each.
+    columns = (map(attrgetter(name), records) for name in ("customer_id", "timestamp", "key", "data"))
+    customer_ids, *others = columns
+    values = zip(ids, map(customers.__getitem__, customer_ids), *others, strict=True)
+    rows: list[CopyRow] = list(map(tuple.__new__, repeat(CopyRow), values))
     rows.sort(key=lambda row: row.key or "")
     return rows
 

@@ -4,14 +4,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
-from django.db import connection
-
 from customers.resolution import resolve_customers
-from usage import sql
 from usage.definitions import Definition
 from usage.envelopes import Problem, ReceivedRecord, read_records
-from usage.storage import CONFLICT
+from usage.storage import CONFLICT, known_records
 from usage.upload_chunks import Chunk, UploadReader
 
 MAX_ERRORS = 100
@@ -46,7 +42,7 @@ class DryRun:
         elif len(self._customers) < REMEMBERED_CUSTOMERS:
             self._customers |= {record.customer_id for record in records} - customers.keys()
         fresh = [record for record in records if self._first(record.key)]
-        known = _compare(definition.usage_event_id, fresh, customers)
+        known = known_records(definition.usage_event_id, fresh, customers)
         conflicts = [record for record in fresh if known.get(record.index) is False]
         self.rows += len(chunk.rows)
         self.repeated += len(records) - len(fresh)
@@ -86,23 +82,3 @@ class DryRun:
 def _unknown(record: ReceivedRecord) -> Problem:
     message = f"a known customer was expected, got '{record.customer_id[:60]}'; this usage event creates none"
     return Problem(record.index, record.key, "unknown_customer", "/customer_id", message)
-
-
-def _compare(usage_event_id: int, records: list[ReceivedRecord], customers: dict[str, int]) -> dict[int, bool]:
-    """Tell for the records whose identity is stored, by their index, whether they mean the same."""
-    if not records:
-        return {}
-    rows = [
-        {
-            "id": record.index,
-            "customer_id": customers.get(record.customer_id),
-            "timestamp": record.timestamp,
-            "key": record.key,
-            "data": msgspec.Raw(record.data),
-        }
-        for record in records
-    ]
-    with connection.cursor() as cursor:
-        known = sql.compare_with_first(cursor, usage_event_id, msgspec.json.encode(rows).decode())
-    # A customer that is not known yet cannot be the one of a stored record.
-    return {index: bool(same) for index, same in known.items()}

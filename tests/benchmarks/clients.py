@@ -2,7 +2,11 @@
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psutil
 
 HOST = "127.0.0.1"
 
@@ -41,8 +45,45 @@ class Connection:
             raise RuntimeError("the server closed the connection")
         return received
 
+    def address(self) -> tuple[str, int]:
+        """Return our end's address."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
     def close(self) -> None:
         self._socket.close()
+
+
+@contextmanager
+def connections(port: int, count: int, server: psutil.Process) -> Iterator[list[Connection]]:
+    """Open connections, the same number to each of the server's workers as far as that goes.
+
+    Which worker a connection gets is a matter of luck, which many clients even out and two do not.
+    """
+    opened: list[Connection] = []
+    surplus: list[Connection] = []
+    taken: Counter[int] = Counter()
+    workers = [worker.pid for worker in server.children(recursive=True) if worker.net_connections()]
+    try:
+        while len(opened) < count:
+            one = Connection(port)
+            worker = _worker_of(one, server)
+            if taken[worker] > min(taken[other] for other in workers):
+                surplus.append(one)  # open until the end: its port would be given to the next one
+            else:
+                taken[worker] += 1
+                opened.append(one)
+        yield opened
+    finally:
+        for one in opened + surplus:
+            one.close()
+
+
+def _worker_of(connection: Connection, server: psutil.Process) -> int:
+    while True:
+        for worker in server.children(recursive=True):
+            if any(theirs.raddr and tuple(theirs.raddr) == connection.address() for theirs in worker.net_connections()):
+                return worker.pid
 
 
 def send_all(connections: Sequence[Connection], requests: Sequence[bytes]) -> None:

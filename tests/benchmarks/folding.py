@@ -13,8 +13,8 @@ from metrics import sql
 from metrics.materialization import fold
 from metrics.models import Metric
 from metrics.snapshots import snapshot
-from tests.benchmarks.clients import send_all
-from tests.benchmarks.ingestion import connections, supply
+from tests.benchmarks.clients import connections, send_all
+from tests.benchmarks.ingestion import supply
 from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, told
 from tests.benchmarks.scene import START, Scene, running, web
 from usage.bodies import split_body
@@ -180,7 +180,7 @@ def with_live_worker(report: Report, scene: Scene) -> None:
     worker = [*celery, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",
               "WARNING", "--without-gossip", "--without-mingle"]  # fmt: skip
     beat = [*celery, "beat", "--scheduler", "config.beat:MemoryScheduler", "--loglevel", "WARNING"]
-    with web() as (port, _), connections(port, 1) as ours:
+    with web() as (port, process), connections(port, 1, process) as ours:
         send_all(ours, next(posts))
         without: list[float] = []
         with_it: list[float] = []

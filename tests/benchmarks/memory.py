@@ -5,9 +5,8 @@ import time
 
 import psutil
 
-from tests.benchmarks.clients import send_all
+from tests.benchmarks.clients import connections, send_all
 from tests.benchmarks.folding import oldest_age, take_in
-from tests.benchmarks.ingestion import connections
 from tests.benchmarks.measuring import AT_MOST, Report, told
 from tests.benchmarks.scene import Scene, resident_mb, running, web
 
@@ -18,7 +17,7 @@ def measure(report: Report, scene: Scene) -> None:
     scene.metric(usage_event, "memory")
     batches = 20 if report.quick else 1_000
     posts = scene.posts(usage_event, 5, 10_000)
-    with web() as (port, process), connections(port, 2) as ours, told(f"{batches} batches of 10,000"):
+    with web() as (port, process), connections(port, 2, process) as ours, told(f"{batches} batches of 10,000"):
         for number in range(batches // 5):
             # The same records again are duplicates: as much to parse and to check, and the disk stays small.
             send_all(ours, posts if number % 10 else scene.posts(usage_event, 5, 10_000))

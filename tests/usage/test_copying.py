@@ -61,7 +61,7 @@ def special_records() -> list[dict[str, Any]]:
         {"customer_id": f"cus {key}"[:255], "timestamp": TIMESTAMPS[i % 4], "data": SPECIAL[i], "id": key}
         for i, key in enumerate(KEYS)
     ]
-    return records + [{"customer_id": "c", "timestamp": TIMESTAMPS[i % 4], "data": SPECIAL[i % 13]} for i in range(100)]
+    return records + [{"customer_id": "c", "timestamp": TIMESTAMPS[i % 4], "data": SPECIAL[i % 13]} for i in range(200)]
 
 
 def rows(usage_event: UsageEvent) -> list[tuple[Any, ...]]:

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from customers.exactjson import dumps
 from usage.bodies import BodyError, TooLarge, split_body
-from usage.envelopes import Problem, ReceivedRecord, TimeLimits, check_data, check_text, read_records
+from usage.envelopes import (
+    NO_LIMITS,
+    Problem,
+    ReceivedRecord,
+    TimeLimits,
+    _read_each,
+    _read_together,
+    check_data,
+    check_text,
+    read_records,
+)
 from usage.schemas import DataSchema
 
 ANYTHING = DataSchema({"type": "object"})
@@ -427,3 +437,53 @@ def test_deep_data_of_a_form_is_refused() -> None:
 def test_text_that_is_no_identity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="was expected"):
         check_text(text)
+
+
+# --- the quick way ---------------------------------------------------------------------------------------------------
+
+NUMBERS = ["1", "1.50", "-0.0", "1e5", "1E64", "1e65", "0.1e-64", "1e999999999"]
+LONG_NUMBERS = ["9" * 64, "9" * 65, "9" * 33 + "." + "9" * 33]
+TEXTS = ['"a"', '"0e1"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\\\u0000"', '"' + "9" * 70 + '"', '"é\\n"', '""']
+NESTED = ["[1,[2]]", "[" * 70 + "]" * 70, "[" * 62 + "]" * 62, '{"hours":{}}']
+VALUES = [*NUMBERS, *LONG_NUMBERS, *TEXTS, *NESTED, "null", "true"]
+TWICE = [',"customer_id":"e"', ',"data":{}']
+
+wire = st.builds(
+    lambda customer, moment, value, rest: (
+        f'{{"customer_id":{customer},"timestamp":"{moment}","data":{{"hours":{value}}}{rest}}}'
+    ),
+    st.sampled_from(['"c"', '"d"', '""', f'"{"x" * 255}"', f'"{"x" * 256}"', "7", "null"]),
+    st.sampled_from(["2025-06-17T14:03:12Z", "2025-06-17T14:03:12+00:00", "2025-06-17 14:03:12", "now"]),
+    st.sampled_from(VALUES),
+    st.sampled_from(
+        ["", ',"id":"i"', ',"id":null', ',"id":""', ',"id":7', ',"customer_id":"e"', ',"x":1', ',"data":{}']
+    ),
+)
+
+
+@given(st.lists(wire | st.just(with_data('{"hours":2}')), min_size=1, max_size=4), st.sampled_from([ANYTHING, HOURS]))
+def test_together_nothing_is_read_otherwise_than_each_for_itself(texts: list[str], schema: DataSchema) -> None:
+    sent = split_body(f"[{','.join(texts)}]".encode(), max_records=10, key="k")
+    together, (records, problems) = _read_together(sent, schema, NO_LIMITS), _read_each(sent, schema, NO_LIMITS)
+
+    assert together is None or (together == records and problems == [])
+
+
+def test_good_records_are_read_together() -> None:
+    texts = [
+        with_data(value) for value in ('{"hours":1.5}', '{"hours":-1e5,"note":"a\\nb"}', '{"hours":7,"uuid":"3e0e1"}')
+    ]
+    sent = split_body(f"[{','.join(texts)}]".encode(), max_records=10)
+
+    assert _read_together(sent, HOURS, NO_LIMITS) == read("[" + ",".join(texts) + "]", HOURS)[0]
+    assert sent.texts is None  # and never taken apart into texts
+
+
+def test_a_schema_that_names_places_in_itself_is_asked_for_each_record() -> None:
+    schema = DataSchema(
+        {"type": "object", "properties": {"hours": {"$ref": "#/$defs/hours"}}, "$defs": {"hours": {"type": "number"}}}
+    )
+    good, bad = with_data('{"hours":1}'), with_data('{"hours":"1"}')
+
+    assert len(read(f"[{good},{good}]", schema)[0]) == 2
+    assert [problem.index for problem in read(f"[{good},{bad}]", schema)[1]] == [1]

@@ -24,7 +24,7 @@ def posted(headers: dict[str, str], body: Any, answers: list[Any]) -> Callable[[
     return post
 
 
-@pytest.mark.parametrize("count", [1, 3, 150])
+@pytest.mark.parametrize("count", [1, 3, 250])
 @pytest.mark.parametrize("named", ["id", "key"])
 def test_equal_requests_at_once_store_once(
     compute: UsageEvent, headers: dict[str, str], count: int, named: str

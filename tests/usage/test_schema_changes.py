@@ -239,7 +239,7 @@ def test_what_is_corrected_during_the_check_is_checked_too(
     assert refused.value.change.sampled_ids == [first.pk if act == "correct" else second.pk]
 
 
-@pytest.mark.parametrize("count", [1, 150])
+@pytest.mark.parametrize("count", [1, 250])
 def test_a_batch_that_waited_for_a_publication_is_checked_by_the_new_schema(
     compute: UsageEvent, elsewhere: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg.errors
 import pytest
@@ -71,7 +71,7 @@ def check_receipts() -> None:
 
 
 @pytest.mark.parametrize("replaying", [False, True])
-@pytest.mark.parametrize("count", [1, 150])
+@pytest.mark.parametrize("count", [1, 250])
 @pytest.mark.parametrize(
     ("hours", "commits", "expected"),
     [(1, True, "duplicates"), (2, True, "conflicts"), (1, False, "accepted"), (2, False, "accepted")],
@@ -180,17 +180,22 @@ def failing(times: int, cause: type[psycopg.Error], then: Callable[..., Any]) ->
     return statement, calls
 
 
+def beaten_to_it(*_: Any) -> NoReturn:
+    """Somebody else stores an identity between the look at it and the insert."""
+    raise IntegrityError("known") from psycopg.errors.UniqueViolation("known")
+
+
 @pytest.mark.parametrize("cause", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])
 @pytest.mark.parametrize(
-    ("name", "count"), [("store_fresh", 2), ("insert_fresh", 2), ("copy_fresh", 120), ("insert_unknown", 2)]
+    ("name", "count"), [("store_fresh", 2), ("insert_fresh", 2), ("copy_fresh", 220), ("insert_unknown", 2)]
 )
 def test_a_deadlock_or_serialization_failure_is_tried_again(
     compute: UsageEvent, monkeypatch: pytest.MonkeyPatch, cause: type[psycopg.Error], name: str, count: int
 ) -> None:
     if name == "insert_unknown":
-        storage._replaying[compute.pk] = time.monotonic() + 60
+        monkeypatch.setattr(storage, "_store_new", beaten_to_it)
     if name == "insert_fresh":
-        monkeypatch.setattr(storage, "_store_at_once", lambda head, candidates: None)
+        monkeypatch.setattr(storage, "_store_at_once", lambda *_: None)
     statement, calls = failing(2, cause, getattr(sql, name))
     monkeypatch.setattr(sql, name, statement)
     monkeypatch.setattr(storage.time, "sleep", lambda _: None)
@@ -285,14 +290,14 @@ def test_a_known_identity_makes_the_next_batches_careful_for_a_minute_and_no_lon
     assert 59 < until - time.monotonic() <= 60
 
     def never(*_: Any) -> None:
-        raise AssertionError("the quick way was taken")
+        raise AssertionError("it was looked first")
 
-    with monkeypatch.context() as careful:
-        careful.setattr(sql, "store_fresh", never)
-        assert take_in(compute, record(id="b")).accepted == 1
+    with monkeypatch.context() as quick:
+        quick.setattr(sql, "compare_with_first", never)
+        with pytest.raises(AssertionError, match="looked first"):
+            take_in(compute, record(id="b"))
         storage._replaying[compute.pk] = time.monotonic() - 1
-        with pytest.raises(AssertionError, match="the quick way"):
-            take_in(compute, record(id="c"))
+        assert take_in(compute, record(id="b")).accepted == 1
 
 
 def test_a_duplicate_of_a_record_that_is_being_corrected_is_compared_with_what_came_first(
@@ -310,3 +315,47 @@ def test_a_duplicate_of_a_record_that_is_being_corrected_is_compared_with_what_c
 
     assert counts(during.result(timeout=20)) == counts(after) == (0, 1, 0, 0)
     assert counts(corrected) == (0, 0, 1, 0)
+
+
+# --- batches of which a part is known --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["looked", "beaten"])
+@pytest.mark.parametrize("count", [3, 250])
+def test_what_is_new_is_stored_beside_what_is_known(
+    compute: UsageEvent, monkeypatch: pytest.MonkeyPatch, way: str, count: int
+) -> None:
+    """By looking first, and, where somebody is quicker between the look and the insert, by the database's word."""
+    take_in(compute, *(record(hours=1, id=f"k{i:03}") for i in range(count)))
+    if way == "beaten":
+        monkeypatch.setattr(storage, "_store_new", beaten_to_it)
+    known = [record(hours=1 + (i == 1), id=f"k{i:03}") for i in range(count)]  # the second with other content
+    new = [record(hours=5, id=f"n{i:03}") for i in range(count)]
+
+    result = take_in(compute, *known, *new, known[0], known[1], new[0], record(hours=7))
+
+    assert counts(result) == (count + 1, count + 1, 2, 0)
+    assert [(problem.index, problem.code) for problem in result.problems] == [
+        (1, "conflict"),
+        (2 * count + 1, "conflict"),
+    ]
+    assert UsageRecord.objects.count() == 2 * count + 1
+    check_receipts()
+
+
+def test_the_ids_of_what_is_new_follow_the_order_sent(compute: UsageEvent) -> None:
+    take_in(compute, record(id="m"))
+    take_in(compute, *(record(id=key) for key in "zmayb"))
+
+    assert list(UsageRecord.objects.order_by("id").values_list("idempotency_key", flat=True)) == list("mzayb")
+
+
+def test_a_corrected_record_is_compared_with_what_came_first_however_many_revisions_it_has(compute: UsageEvent) -> None:
+    take_in(compute, *(record(hours=1, id=key) for key in "ab"))
+    stored = UsageRecord.objects.get(idempotency_key="a")
+    for revision in (1, 2, 3):
+        data = {"cpu_usage_hours": 1 + revision}
+        correct_record(stored.pk, data=data, revision=revision, reason="test", actor=Actor(None, "test"))
+
+    assert counts(take_in(compute, record(hours=1, id="a"), record(hours=1, id="b"))) == (0, 2, 0, 0)
+    assert counts(take_in(compute, record(hours=4, id="a"), record(hours=4, id="b"))) == (0, 0, 2, 0)

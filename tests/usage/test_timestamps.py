@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage.timestamps import END_MOMENT, FIRST_MOMENT, check_moment, parse_timestamp
+from usage.timestamps import END_MOMENT, FIRST_MOMENT, check_moment, parse_plain_timestamps, parse_timestamp
 from usage.windows import hour_of
 
 
@@ -116,3 +116,36 @@ def test_the_hour_of_a_moment_is_that_of_utc(minutes: int) -> None:
     moment = utc(2025, 6, 17, 14, 59, 59, 999_999).astimezone(timezone(timedelta(minutes=minutes)))
 
     assert hour_of(moment) == utc(2025, 6, 17, 14)
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+WRITTEN = ["2025-06-17T14:03:12Z", "2025-06-17T14:03:12.999999999+00:00", "2000-01-01T00:00:00Z", *REFUSED[-8:]]
+
+
+@st.composite
+def nearly_written(draw: st.DrawFn) -> str:
+    """A timestamp with a few characters changed, left out or put in."""
+    text = list(draw(st.sampled_from(WRITTEN)))
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(text)))
+        text[place : place + draw(st.integers(0, 1))] = draw(st.sampled_from([*"0123456789-:TtZz+. ,W\n", ""]))
+    return "".join(text)
+
+
+def test_plain_ones_are_read_together() -> None:
+    texts = ["2025-06-17T14:03:12Z", "2025-06-17T14:03:12.123456789+00:00", "2100-12-31T23:59:59.9Z"]
+
+    assert parse_plain_timestamps(texts) == [parse_timestamp(text) for text in texts]
+
+
+@given(st.lists(nearly_written() | st.datetimes().map(str), min_size=1, max_size=3))
+def test_together_nothing_is_read_otherwise_than_alone(texts: list[str]) -> None:
+    moments = parse_plain_timestamps(texts)
+
+    assert moments is None or moments == [parse_timestamp(text) for text in texts]
+
+
+@pytest.mark.parametrize("text", ["2025-06-17T14:03:12+05:30", "2025-06-17T14:03:12+00:75", "2025-06-17 14:03:12", "é"])
+def test_what_needs_a_closer_look_gets_it(text: str) -> None:
+    assert parse_plain_timestamps(["2025-06-17T14:03:12Z", text]) is None

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg.errors
 import pytest
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
 from django.test import Client
 from django.utils.timezone import now
 
@@ -249,6 +249,11 @@ def test_503_when_the_database_is_not_there(
     assert stored() == ["a", "b"]
 
 
+def beaten_to_it(*_: Any) -> NoReturn:
+    """Somebody else stores an identity between the look at it and the insert."""
+    raise IntegrityError("known") from psycopg.errors.UniqueViolation("known")
+
+
 PLACES = ["store_fresh", "open_batch", "insert_fresh", "copy_fresh", "insert_unknown", "compare_with_first"]
 
 
@@ -257,19 +262,21 @@ def test_503_when_the_database_goes_away_in_the_middle_and_nothing_is_stored(
     compute: UsageEvent, post: Post, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     post(URL, GOOD)
-    batch = [record(id=f"b{number}") for number in range(150 if place == "copy_fresh" else 2)]
+    batch = [record(id=f"b{number}") for number in range(250 if place == "copy_fresh" else 2)]
     if place in ("insert_unknown", "compare_with_first"):
         batch.append(GOOD)
     statement = getattr(sql, place)
 
-    def dying(cursor: Any, *arguments: Any) -> Any:
+    def dying(*arguments: Any) -> Any:
         with pytest.raises((OperationalError, psycopg.errors.AdminShutdown)):
-            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return statement(cursor, *arguments)
+            connection.connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return statement(*arguments)
 
     with monkeypatch.context() as dies:
         if place in ("open_batch", "insert_fresh"):
-            dies.setattr(storage, "_store_at_once", lambda head, candidates: None)
+            dies.setattr(storage, "_store_at_once", lambda *_: None)
+        if place == "insert_unknown":
+            dies.setattr(storage, "_store_new", beaten_to_it)
         dies.setattr(sql, place, dying)
         answer = post(URL, batch)
     connection.close()

@@ -1,11 +1,10 @@
 """The HTTP edge of ingestion: POST /usage/<slug>, and the look-up for a sender that lost an answer."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
-from django.http.request import UnreadablePostError
+from django.http.request import HttpRequest, UnreadablePostError
 from rest_framework import viewsets
 from rest_framework.exceptions import (
     APIException,
@@ -52,11 +51,17 @@ class UsageIngestViewSet(viewsets.ViewSet):
     scope = Scope.INGEST
     allowance: Allowance | None = None
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Return the headers that tell who used another method which ones there are; nobody else needs them."""
+        return {} if hasattr(self, (self.request.method or "").lower()) else super().default_response_headers
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **options: Any) -> Any:
         """Add what the key has left, where there is a limit."""
         answer = super().finalize_response(request, response, *args, **options)
-        for name, value in (self.allowance.headers() if self.allowance else {}).items():
-            answer.headers[name] = value
+        if self.allowance:
+            for name, value in self.allowance.headers().items():
+                answer.headers[name] = value
         return answer
 
     def create(self, request: Request, slug: str) -> Response:
@@ -65,9 +70,9 @@ class UsageIngestViewSet(viewsets.ViewSet):
         try:
             self.allowance = take_request(credential.api_key_id)
             usage_event = _live(find_definition(credential.organisation_id, slug))
-            strict = _strict(request.headers)
+            strict = _strict(request.META.get("HTTP_PREFER", ""))
             source = Source(IngestBatch.Source.API, credential.api_key_id)
-            result = ingest(usage_event, _submission(request), source=source, strict=strict is True)
+            result = ingest(usage_event, _submission(request._request), source=source, strict=strict is True)
         except (APIException, BodyError, SourceRefused, UsageEventGone) as refusal:
             # The key was taken from memory: before anything else is said, it must be good.
             confirm(credential, self.scope)
@@ -98,9 +103,9 @@ def _live(definition: Definition | None) -> Definition:
     return definition
 
 
-def _strict(headers: Mapping[str, str]) -> bool | None:
-    """Return what the Prefer header (RFC 7240) asks of the handling; None if it does not speak of it."""
-    for preference in headers.get("Prefer", "").split(","):
+def _strict(preferences: str) -> bool | None:
+    """Return what a Prefer header (RFC 7240) asks of the handling; None if it does not speak of it."""
+    for preference in preferences.split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "handling":
             value = value.strip().strip('"').lower()
@@ -108,7 +113,7 @@ def _strict(headers: Mapping[str, str]) -> bool | None:
     return None
 
 
-def _submission(request: Request) -> Submission:
+def _submission(request: HttpRequest) -> Submission:
     media_type = request.META.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if media_type not in (bodies.JSON, bodies.NDJSON):
         expected = f"{bodies.JSON} or {bodies.NDJSON}"
@@ -116,7 +121,7 @@ def _submission(request: Request) -> Submission:
     return bodies.split_body(_body(request), media_type, max_records=settings.INGEST_MAX_RECORDS, key=_key(request))
 
 
-def _body(request: Request) -> bytes:
+def _body(request: HttpRequest) -> bytes:
     """Read no more than the limit, packed or not."""
     encoding = request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding not in ("", "identity", "gzip"):
@@ -126,7 +131,7 @@ def _body(request: Request) -> bytes:
     if chunked and not request.META.get("wsgi.input_terminated"):
         raise LengthRequired
     # Django reads as much as Content-Length says, which is nothing here; the server's stream has its own end.
-    stream = bodies.Counted(request.META["wsgi.input"] if chunked else request._request)
+    stream = bodies.Counted(request.META["wsgi.input"] if chunked else request)
     try:
         body = read(stream, settings.INGEST_MAX_BYTES)
     except UnreadablePostError as error:
@@ -136,12 +141,12 @@ def _body(request: Request) -> bytes:
     return body
 
 
-def _announced(request: Request) -> int:
+def _announced(request: HttpRequest) -> int:
     length = request.META.get("CONTENT_LENGTH") or "0"
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
-def _key(request: Request) -> str | None:
+def _key(request: HttpRequest) -> str | None:
     key: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
         raise ParseError(f"Idempotency-Key: 1 to {MAX_KEY} printable characters were expected, got {len(key)}.")
