@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 
-from customers.models import Customer
-from customers.resolution import resolve_customers
+from customers.models import Customer, CustomerAlias
 from metrics.questions import UnknownCustomer
 
 
 def named_customers(organisation_id: int, customer_ids: Sequence[str]) -> dict[int, str]:
     """Return the customers in the order they are named, id to external id; raises UnknownCustomer."""
-    ids = resolve_customers(organisation_id, customer_ids, create=False)
+    own = Customer.objects.filter(organisation_id=organisation_id, external_id__in=customer_ids)
+    found = {external_id: (pk, external_id) for pk, external_id in own.values_list("pk", "external_id")}
+    if others := set(customer_ids) - found.keys():
+        aliases = CustomerAlias.objects.filter(organisation_id=organisation_id, alias__in=others)
+        for alias, pk, external_id in aliases.values_list("alias", "customer_id", "customer__external_id"):
+            found[alias] = (pk, external_id)
     for customer_id in customer_ids:
-        if customer_id not in ids:
+        if customer_id not in found:
             raise UnknownCustomer(customer_id)
-    external_ids = dict(Customer.objects.filter(pk__in=ids.values()).values_list("pk", "external_id"))
-    return {ids[customer_id]: external_ids[ids[customer_id]] for customer_id in customer_ids}
+    return dict(found[customer_id] for customer_id in customer_ids)

@@ -13,7 +13,7 @@ from metrics.calculation import HOUR_OF_RECORD
 from metrics.formulas import state_columns
 from metrics.models import Metric, MetricDistinctValue
 from metrics.parameters import Parameters
-from metrics.reading import changed_windows, pending_batches
+from metrics.reading import not_folded
 from metrics.sql import CustomerHour, Table, states_of_records, stored_tables
 
 Bounds = tuple[datetime, datetime]  # [start, end)
@@ -110,9 +110,9 @@ def compare(cursor: CursorWrapper, metric: Metric, place: Place, samples: int) -
     Indexes: primary keys of aggregates and distinct values, customer by customer; (usage_event, timestamp, id) of
     records, for single customers' days (usage_event, customer, timestamp).
     """
-    marks = changed_windows(cursor, metric.usage_event_id, place.start, place.end)
+    _, batch_ids, marks = not_folded(cursor, metric.usage_event_id, place.start, place.end)
     values = {
-        "batch_ids": pending_batches(cursor, metric.usage_event_id),
+        "batch_ids": batch_ids,
         "changed_customers": [customer_id for customer_id, _ in marks],
         "changed_hours": [hour for _, hour in marks],
     }

@@ -14,12 +14,12 @@ from metrics.models import Aggregation, Metric
 from metrics.parameters import Parameters
 from metrics.questions import Question
 from metrics.reading import (
-    STORED_HOURS,
     AskedDimensions,
     Reading,
     dimensions_of_records,
     record_sources,
     series_of_records,
+    stored_hours,
 )
 from metrics.reading import stored_dimensions as dimensions_of_stored_hours
 from usage.record_filters import EPOCH, Place
@@ -59,12 +59,12 @@ class RecordFacts(NamedTuple):
 # --- where it was read -----------------------------------------------------------------------------------------------
 
 _STORED_RUNS = sql.SQL(
-    f"""
+    """
     SELECT min(hour), max(hour) + interval '1 hour', sum(record_count)::bigint
     FROM (SELECT hour, record_count, hour - row_number() OVER (ORDER BY hour) * interval '1 hour' AS run
           FROM (SELECT aggregate.window_start AS hour, sum(aggregate.record_count) AS record_count
                 FROM metrics_metricaggregate AS aggregate
-                WHERE {STORED_HOURS} AND aggregate.customer_id = ANY (%(customers)s) AND {{condition}}
+                WHERE {stored_hours} AND aggregate.customer_id = ANY (%(customers)s) AND {condition}
                 GROUP BY 1) AS hours) AS numbered
     GROUP BY run ORDER BY 1 LIMIT %(limit)s
     """
@@ -94,7 +94,7 @@ def stored_runs(
     """
     parameters = reading.parameters(metric, customers=[customer_id], limit=limit)
     asked = dimensions_of_stored_hours(metric, question, parameters)
-    cursor.execute(_STORED_RUNS.format(condition=asked.condition), parameters)
+    cursor.execute(_STORED_RUNS.format(stored_hours=stored_hours(reading), condition=asked.condition), parameters)
     return cursor.fetchall()
 
 

@@ -18,6 +18,9 @@ ADDITIVE = {Aggregation.COUNT, Aggregation.SUM, Aggregation.WEIGHTED_SUM}
 READ_FROM_RECORDS = {Aggregation.PERCENTILE, Aggregation.WEIGHTED_SUM}
 
 
+_VALUE = sql.SQL("value")
+
+
 @dataclass(frozen=True, slots=True)
 class StateColumn:
     """One column of MetricAggregate: computed from a window's records, added to, and merged over windows."""
@@ -27,41 +30,48 @@ class StateColumn:
     added: sql.SQL
     merged: sql.SQL
 
+    def of(self, value: sql.Composable = _VALUE, passes: sql.Composable | None = None) -> sql.Composed:
+        """Return the column of a group of records, whose value is in `value`; only of those that pass."""
+        only = sql.SQL("") if passes is None else sql.SQL(" FILTER (WHERE {})").format(passes)
+        also = sql.SQL("") if passes is None else sql.SQL(" AND {}").format(passes)
+        return self.of_records.format(value=value, only=only, also=also)
+
 
 RECORD_COUNT = StateColumn(
     "record_count",
-    of_records=sql.SQL("count(*)"),
+    of_records=sql.SQL("count(*){only}"),
     added=sql.SQL("aggregate.record_count + excluded.record_count"),
     merged=sql.SQL("sum(record_count)"),
 )
 VALUE_COUNT = StateColumn(
     "value_count",
-    of_records=sql.SQL("count(value)"),
+    of_records=sql.SQL("count({value}){only}"),
     added=sql.SQL("aggregate.value_count + excluded.value_count"),
     merged=sql.SQL("sum(value_count)"),
 )
 SUM = StateColumn(
     "sum",
-    of_records=sql.SQL("sum(value)"),
+    of_records=sql.SQL("sum({value}){only}"),
     added=sql.SQL("coalesce(aggregate.sum + excluded.sum, aggregate.sum, excluded.sum)"),
     merged=sql.SQL("sum(sum)"),
 )
 MIN = StateColumn(
     "min",
-    of_records=sql.SQL("min(value)"),
+    of_records=sql.SQL("min({value}){only}"),
     added=sql.SQL("least(aggregate.min, excluded.min)"),
     merged=sql.SQL("min(min)"),
 )
 MAX = StateColumn(
     "max",
-    of_records=sql.SQL("max(value)"),
+    of_records=sql.SQL("max({value}){only}"),
     added=sql.SQL("greatest(aggregate.max, excluded.max)"),
     merged=sql.SQL("max(max)"),
 )
 
 
 # The largest of these is the latest record with a value; a sorted list of all of them would fill the memory.
-_OF_RECORD = "(max(ARRAY[extract(epoch FROM record.timestamp), record.id, value]) FILTER (WHERE value IS NOT NULL))"
+_WITH_VALUE = "FILTER (WHERE {value} IS NOT NULL{also})"
+_OF_RECORD = "(max(ARRAY[extract(epoch FROM record.timestamp), record.id, {value}]) " + _WITH_VALUE + ")"
 _OF_HOUR = (
     "(max(ARRAY[extract(epoch FROM latest_timestamp), latest_record_id, latest_value])"
     " FILTER (WHERE latest_record_id IS NOT NULL))"
@@ -80,7 +90,7 @@ def _latest(name: str, of_records: str, merged: str) -> StateColumn:
 
 LATEST = (
     _latest("latest_value", f"{_OF_RECORD}[3]", f"{_OF_HOUR}[3]"),
-    _latest("latest_timestamp", "max(record.timestamp) FILTER (WHERE value IS NOT NULL)", "max(latest_timestamp)"),
+    _latest("latest_timestamp", "max(record.timestamp) " + _WITH_VALUE, "max(latest_timestamp)"),
     _latest("latest_record_id", f"{_OF_RECORD}[2]::bigint", f"{_OF_HOUR}[2]::bigint"),
 )
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import psycopg.errors
@@ -17,8 +18,8 @@ from django.db import OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 from django.utils.timezone import now
 
-from metrics import session_sql, sql
-from metrics.models import FoldReport, Metric
+from metrics import folding_sql, session_sql, sql
+from metrics.models import Metric
 from metrics.snapshots import building_lock, folding_lock, snapshot
 from usage.timestamps import FIRST_MOMENT
 
@@ -56,10 +57,13 @@ class Folded:
         )
 
 
+NOTHING = Folded(0, 0)
+
+
 def usage_events_to_fold() -> list[int]:
     """Return the ids of the usage events with batches or marks that no fold has claimed."""
     with connection.cursor() as cursor:
-        return sql.usage_events_to_fold(cursor)
+        return folding_sql.usage_events_to_fold(cursor)
 
 
 def fold(usage_event_id: int) -> Folded | None:
@@ -68,18 +72,28 @@ def fold(usage_event_id: int) -> Folded | None:
     None if somebody else is folding it at this moment. A crash at any point undoes the claim with the work.
     """
     started = time.monotonic()
-    total = Folded(0, 0)
+    total = NOTHING
     with folding_lock(usage_event_id) as held:
         if not held:
             return None
         # Not for ever: while usage comes in there is always more, and others wait for the lock and for this worker.
-        while folded := _in_snapshot(lambda cursor: _fold_once(cursor, usage_event_id)):
-            total += folded
-            if time.monotonic() - started > FOLD_SECONDS:
+        while is_anything_pending(usage_event_id):
+            before = total
+            total = _in_snapshot(partial(_fold_once, usage_event_id=usage_event_id, before=before, started=started))
+            if total == before or time.monotonic() - started > FOLD_SECONDS:
                 break
-        if total:
-            _report(usage_event_id, total, started)
+    if total:
+        log.info(
+            "folded usage_event=%d batches=%d records=%d changed=%d ms=%.1f",
+            usage_event_id, total.batches, total.records, total.windows, (time.monotonic() - started) * 1000,
+        )  # fmt: skip
     return total
+
+
+def is_anything_pending(usage_event_id: int) -> bool:
+    """Tell whether a usage event has a batch or a mark that no fold has claimed."""
+    with connection.cursor() as cursor:
+        return folding_sql.is_anything_pending(cursor, usage_event_id)
 
 
 def build(metric_id: int, *, seconds: float = math.inf) -> bool:
@@ -132,38 +146,36 @@ def forget_retired() -> int:
     return forgotten
 
 
-def _report(usage_event_id: int, total: Folded, started: float) -> None:
-    milliseconds = (time.monotonic() - started) * 1000
-    FoldReport.objects.update_or_create(
-        usage_event_id=usage_event_id,
-        defaults={
-            "folded_at": now(),
-            "milliseconds": round(milliseconds),
-            "batches": total.batches,
-            "windows": total.windows,
-            "records": total.records,
-        },
+def _fold_once(
+    cursor: CursorWrapper, usage_event_id: int, before: Folded = NOTHING, started: float | None = None
+) -> Folded:
+    """Claim and add what this snapshot sees; claims are taken for usage events without a metric too.
+
+    Returns it with what was folded before, since `started`: so the report tells it.
+    """
+    started = time.monotonic() if started is None else started
+    claimed = folding_sql.claim(
+        cursor, usage_event_id, batches=CLAIM_BATCHES, records=CLAIM_RECORDS, windows=CLAIM_WINDOWS
     )
-    log.info(
-        "folded usage_event=%d batches=%d records=%d changed=%d ms=%.1f",
-        usage_event_id, total.batches, total.records, total.windows, milliseconds,
-    )  # fmt: skip
-
-
-def _fold_once(cursor: CursorWrapper, usage_event_id: int) -> Folded:
-    """Claim and add what this snapshot sees; claims are taken for usage events without a metric too."""
-    claimed = sql.claim_batches(cursor, usage_event_id, batches=CLAIM_BATCHES, records=CLAIM_RECORDS)
-    complete = not sql.is_batch_pending(cursor, usage_event_id)
-    changed = sql.claim_windows(cursor, usage_event_id, windows=CLAIM_WINDOWS) if complete else []
-    if claimed or changed:
-        statuses = (Metric.Status.ACTIVE, Metric.Status.BUILDING)
-        for metric in Metric.objects.filter(usage_event_id=usage_event_id, status__in=statuses).order_by("pk"):
-            if claimed:
-                sql.add_batches(cursor, metric, claimed)
-            if changed:
-                sql.rebuild_windows(cursor, metric, changed)
-    records = sql.records_of(cursor, usage_event_id, claimed) if claimed else 0
-    return Folded(len(claimed), len(changed), records, complete)
+    total = before + Folded(len(claimed.batch_ids), len(claimed.windows), claimed.records, claimed.complete)
+    if not claimed.batch_ids and not claimed.windows:
+        return total
+    statuses = (Metric.Status.ACTIVE, Metric.Status.BUILDING)
+    metrics = list(Metric.objects.filter(usage_event_id=usage_event_id, status__in=statuses).order_by("pk"))
+    if claimed.batch_ids:
+        folding_sql.add_batches(cursor, metrics, claimed.batch_ids)
+    if claimed.windows:
+        for metric in metrics:
+            sql.rebuild_windows(cursor, metric, claimed.windows)
+    folding_sql.report_fold(
+        cursor,
+        usage_event_id,
+        milliseconds=round((time.monotonic() - started) * 1000),
+        batches=total.batches,
+        windows=total.windows,
+        records=total.records,
+    )
+    return total
 
 
 def _under_both_locks(metric_id: int, work: Callable[[Metric], bool]) -> bool:

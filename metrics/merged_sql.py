@@ -10,7 +10,7 @@ from metrics.formulas import StateColumn, state_columns
 from metrics.models import Metric
 from metrics.parameters import Parameters
 from metrics.questions import Question
-from metrics.reading import STORED_HOURS, Reading, dimensions_of_records, record_sources, stored_dimensions
+from metrics.reading import EDGES, Reading, dimensions_of_records, record_sources, stored_dimensions, stored_hours
 
 OF_CUSTOMERS = "record.customer_id = ANY (%(customers)s)"
 
@@ -27,19 +27,19 @@ class Place(NamedTuple):
 
 _STORED = sql.SQL(
     f"""
-    SELECT aggregate.customer_id, width_bucket(aggregate.window_start, %(edges)s::timestamptz[]) - 1, {{dimensions}},
+    SELECT aggregate.customer_id, width_bucket(aggregate.window_start, {EDGES}) - 1, {{dimensions}},
            {{states}}
     FROM {{table}} AS aggregate
-    WHERE {STORED_HOURS} AND aggregate.customer_id = ANY (%(customers)s) AND {{condition}}
+    WHERE {{stored_hours}} AND aggregate.customer_id = ANY (%(customers)s) AND {{condition}}
     {{groups}}
     """
 )
 _RAW = sql.SQL(
-    """
-    SELECT record.customer_id, width_bucket(record.timestamp, %(edges)s::timestamptz[]) - 1, {dimensions}, {states}
-    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
-    WHERE {counts} AND {condition}
-    {groups}
+    f"""
+    SELECT record.customer_id, width_bucket(record.timestamp, {EDGES}) - 1, {{dimensions}}, {{states}}
+    FROM {{source}} CROSS JOIN LATERAL (SELECT {{value}} AS value OFFSET 0) AS counted
+    WHERE {{counts}} AND {{condition}}
+    {{groups}}
     """
 )
 _MERGED = sql.SQL(
@@ -49,6 +49,9 @@ _MERGED = sql.SQL(
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(limit)s
     """
 )
+# Where there is one part, it is merged already.
+_ONE_PART = sql.SQL("{parts} ORDER BY 1, 2, 3 LIMIT %(limit)s")
+_EACH = sql.SQL(" UNION ALL ")
 _GROUPED = sql.SQL("GROUP BY 1, 2, 3")
 AS_THEY_ARE = sql.SQL("")
 
@@ -88,8 +91,8 @@ def _parts(
     stored: sql.Composable,
     raw: sql.Composable,
     groups: sql.SQL = _GROUPED,
-) -> sql.Composed:
-    """Return the SELECTs of all places, stored hours first, as one."""
+) -> list[sql.Composed]:
+    """Return the SELECTs of all places, stored hours first."""
     parts = selected_from_records(metric, reading, question, parameters, raw, groups)
     if not reading.from_records:
         asked = stored_dimensions(metric, question, parameters)
@@ -101,9 +104,10 @@ def _parts(
                 table=sql.Identifier(table),
                 condition=asked.condition,
                 groups=groups,
+                stored_hours=stored_hours(reading),
             ),
         )
-    return sql.SQL(" UNION ALL ").join(parts)
+    return parts
 
 
 def read_columns(
@@ -116,12 +120,13 @@ def read_columns(
 ) -> dict[Place, State]:
     """Return the state that some columns hold, merged over stored hours and records."""
     merged = sql.SQL(", ").join(column.merged for column in columns)
-    of_records = sql.SQL(", ").join(column.of_records for column in columns)
+    of_records = sql.SQL(", ").join(column.of() for column in columns)
     parts = _parts(
         metric, reading, question, parameters, table="metrics_metricaggregate", stored=merged, raw=of_records
     )
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
-    cursor.execute(_MERGED.format(states=merged, parts=parts, names=names), parameters)
+    statement = _ONE_PART if len(parts) == 1 else _MERGED
+    cursor.execute(statement.format(states=merged, parts=_EACH.join(parts), names=names), parameters)
     return states_of(cursor, *(column.name for column in columns))
 
 
@@ -157,7 +162,7 @@ def read_distinct(
         raw=sql.SQL("value"),
         groups=AS_THEY_ARE,
     )
-    cursor.execute(_DISTINCT.format(parts=parts), parameters)
+    cursor.execute(_DISTINCT.format(parts=_EACH.join(parts)), parameters)
     return together(states, states_of(cursor, "distinct_count"))
 
 

@@ -43,7 +43,7 @@ def window_edges(start: datetime, end: datetime, window: Window, zone: ZoneInfo)
 
 def split_hours(edges: list[datetime]) -> list[datetime]:
     """Return the stored hours that an edge cuts in two: they have to be read record by record."""
-    return sorted({hour_of(edge) for edge in edges if edge != hour_of(edge)})
+    return sorted({hour_of(edge) for edge in edges if edge.minute or edge.second or edge.microsecond})
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -54,6 +54,8 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
 def _next_edge(edge: datetime, window: Window, zone: ZoneInfo) -> datetime | None:
     if window is Window.TOTAL:
         return None
+    if window is Window.HOUR and zone.key == "UTC":
+        return edge + HOUR if not (edge.minute or edge.second or edge.microsecond) else hour_of(edge) + HOUR
     local = edge.astimezone(zone)
     if window is Window.HOUR:
         # Through the offset of this very moment: an hour that the clock shows twice is two windows.

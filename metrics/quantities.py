@@ -28,7 +28,7 @@ from metrics.questions import (
     TookTooLong,
     UnknownMetric,
 )
-from metrics.reading import Reading, changed_windows, pending_batches
+from metrics.reading import Reading, not_folded
 from metrics.reading_sql import customers_with_usage, read_states
 from metrics.sandbox import sql_quantities
 from metrics.snapshots import snapshot
@@ -75,18 +75,12 @@ def active_metric(organisation_id: int, code: str) -> Metric:
 
 def reading_of(cursor: CursorWrapper, metric: Metric, edges: list[datetime], *, from_records: bool) -> Reading:
     """Return where the quantities of a period have to be read in this snapshot."""
-    as_of = session_sql.moment(cursor)
     if from_records:
-        return Reading(edges, as_of, from_records=True)
+        return Reading(edges, session_sql.moment(cursor), from_records=True)
     # What is held over into the period may have been marked before it.
     start = FIRST_MOMENT if metric.aggregation == Aggregation.WEIGHTED_SUM else edges[0]
-    return Reading(
-        edges,
-        as_of,
-        split=split_hours(edges),
-        batch_ids=pending_batches(cursor, metric.usage_event_id),
-        changed=changed_windows(cursor, metric.usage_event_id, start, edges[-1]),
-    )
+    as_of, batch_ids, changed = not_folded(cursor, metric.usage_event_id, start, edges[-1])
+    return Reading(edges, as_of, split=split_hours(edges), batch_ids=batch_ids, changed=changed)
 
 
 def _in_time(ask: Callable[[CursorWrapper], Answer]) -> Answer:

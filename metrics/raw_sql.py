@@ -19,7 +19,7 @@ from metrics.merged_sql import (
 from metrics.models import Metric
 from metrics.parameters import Parameters
 from metrics.questions import Question
-from metrics.reading import Reading, dimensions_of_records, record_sources, series_of_records
+from metrics.reading import EDGES, Reading, dimensions_of_records, record_sources, series_of_records
 
 # The ranks around p (n - 1), counted from 0; nulls sort behind the values.
 _PERCENTILE = sql.SQL(
@@ -64,11 +64,11 @@ _HELD = sql.SQL(
                      OVER (PARTITION BY customer_id, series ORDER BY timestamp, id)) AS held_until
         FROM given)
     SELECT customer_id, index - 1, dimensions,
-           sum(value * extract(epoch FROM least(held_until, (%(edges)s::timestamptz[])[index + 1])
-                                        - greatest(held_from, (%(edges)s::timestamptz[])[index])))
+           sum(value * extract(epoch FROM least(held_until, ({edges})[index + 1])
+                                        - greatest(held_from, ({edges})[index])))
     FROM held CROSS JOIN LATERAL generate_series(
-        width_bucket(held_from, %(edges)s::timestamptz[]),
-        width_bucket(held_until - interval '1 microsecond', %(edges)s::timestamptz[])) AS index
+        width_bucket(held_from, {edges}),
+        width_bucket(held_until - interval '1 microsecond', {edges})) AS index
     WHERE held_from < held_until
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT %(limit)s
     """
@@ -107,6 +107,7 @@ def read_weighted(
     counted = calculation(metric, parameters)
     asked = dimensions_of_records(metric, question, parameters)
     fragments = {
+        "edges": sql.SQL(EDGES),
         "series": series_of_records(metric, parameters),
         "dimensions": asked.text,
         "value": counted.value,

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from django.db.backends.utils import CursorWrapper
@@ -21,6 +22,7 @@ from usage.timestamps import FIRST_MOMENT
 from usage.windows import HOUR, hour_of
 
 FEW_HOURS = 64
+FEW_EDGES = 8
 NUMBER = re.compile(r"-?\d{1,130}(\.\d{1,130})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -43,11 +45,12 @@ class Reading:
 
     def parameters(self, metric: Metric, **more: Any) -> Parameters:
         """Return the values of the statements below."""
-        start, end = self.edges[0], self.edges[-1]
+        start, end, step = self.edges[0], self.edges[-1], _step(self.edges)
         return Parameters(
             usage_event_id=metric.usage_event_id,
             metric_id=metric.pk,
-            edges=self.edges,
+            edges=None if step else self.edges,
+            step=step,
             start=start,
             end=end,
             first_hour=start if start == hour_of(start) else hour_of(start) + HOUR,
@@ -70,24 +73,38 @@ class Reading:
         return replace(self, edges=edges, split=split_hours(edges))
 
 
-def pending_batches(cursor: CursorWrapper, usage_event_id: int | None) -> list[int]:
-    """Return the batches that no fold has claimed. Primary key (usage_event, batch); a small table."""
-    cursor.execute("SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %s", [usage_event_id])
-    return [batch_id for (batch_id,) in cursor.fetchall()]
+# The edges as an array; evenly spaced ones are made where they are needed, for a month of hours is long to send.
+EDGES = (
+    "coalesce(%(edges)s::timestamptz[], ARRAY (SELECT generate_series("
+    "%(start)s::timestamptz, %(end)s::timestamptz, %(step)s::interval)))"
+)
 
 
-def changed_windows(
+def _step(edges: list[datetime]) -> timedelta | None:
+    """Return how far many edges are from each other, if that is the same for all."""
+    step = edges[1] - edges[0]
+    return step if len(edges) > FEW_EDGES and all(b - a == step for a, b in pairwise(edges)) else None
+
+
+def not_folded(
     cursor: CursorWrapper, usage_event_id: int | None, start: datetime, end: datetime
-) -> list[CustomerHour]:
-    """Return the windows touching [start, end) that a correction marked. Primary key; a small table."""
+) -> tuple[datetime, list[int], list[CustomerHour]]:
+    """Return the moment of the snapshot, the batches that no fold has claimed, and the windows touching [start, end)
+    that a correction marked. Primary keys; small tables.
+    """
     cursor.execute(
         """
-        SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
-        WHERE usage_event_id = %s AND window_start >= %s AND window_start < %s
+        SELECT transaction_timestamp(),
+               ARRAY (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s),
+               array_agg(changed.customer_id), array_agg(changed.window_start)
+        FROM (SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
+              WHERE usage_event_id = %(usage_event_id)s
+                AND window_start >= %(start)s AND window_start < %(end)s) AS changed
         """,
-        [usage_event_id, hour_of(start), end],
+        {"usage_event_id": usage_event_id, "start": hour_of(start), "end": end},
     )
-    return cursor.fetchall()
+    moment, batch_ids, customers, hours = cursor.fetchone()
+    return moment, batch_ids, list(zip(customers or [], hours or [], strict=True))
 
 
 # --- dimensions ------------------------------------------------------------------------------------------------------
@@ -201,11 +218,19 @@ def record_sources(reading: Reading, customers: str) -> list[sql.Composed]:
     return [sql.SQL(source).format(customers=sql.SQL(customers)) for rows, source in needed if rows]
 
 
-# Of `aggregate`, but for the customers: whole hours inside the period that no correction touched since the last fold.
-STORED_HOURS = (
+_STORED_HOURS = sql.SQL(
     "aggregate.usage_event_id = %(usage_event_id)s AND aggregate.metric_id = %(metric_id)s"
     " AND aggregate.window_start >= %(first_hour)s AND aggregate.window_start < %(end_hour)s"
     " AND aggregate.window_start <> ALL (%(split)s)"
+)
+_NOT_CHANGED = sql.SQL(
     f" AND NOT EXISTS (SELECT FROM {_CHANGED}"
     " WHERE changed.customer_id = aggregate.customer_id AND changed.hour = aggregate.window_start)"
 )
+
+
+def stored_hours(reading: Reading) -> sql.Composed:
+    """Return the condition on `aggregate`, but for the customers: whole hours inside the period that no correction
+    touched since the last fold.
+    """
+    return sql.Composed([_STORED_HOURS, *([_NOT_CHANGED] if reading.changed else [])])

@@ -20,8 +20,8 @@ def snapshot(*, seconds: float | None = None) -> Iterator[CursorWrapper]:
         if seconds is None:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         else:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursor.execute(session_sql.LIMIT_TIME, [str(round(seconds * 1000))])
+            begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; " + session_sql.LIMIT_TIME
+            cursor.execute(begin, [str(round(seconds * 1000))])
         yield cursor
 
 

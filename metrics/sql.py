@@ -16,78 +16,16 @@ from metrics.parameters import Parameters
 CustomerHour = tuple[int, datetime]  # (customer id, start of the hour)
 
 
-def claim_batches(cursor: CursorWrapper, usage_event_id: int, *, batches: int, records: int) -> list[int]:
-    """Take the oldest visible pending batches: at most so many, and no further ones once they hold so many records.
-
-    At least one, if there is one. Primary keys (usage_event, batch) and of batches.
-    """
-    cursor.execute(
-        """
-        DELETE FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s AND batch_id = ANY (ARRAY (
-            SELECT batch_id FROM (
-                SELECT pending.batch_id,
-                       sum(batch.accepted) OVER (ORDER BY pending.batch_id) - batch.accepted AS records_before
-                FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s
-                      ORDER BY batch_id LIMIT %(batches)s) AS pending
-                JOIN usage_ingestbatch AS batch
-                  ON batch.id = pending.batch_id AND batch.usage_event_id = %(usage_event_id)s) AS running
-            WHERE records_before < %(records)s))
-        RETURNING batch_id
-        """,
-        {"usage_event_id": usage_event_id, "batches": batches, "records": records},
-    )
-    return [batch_id for (batch_id,) in cursor.fetchall()]
-
-
-def is_batch_pending(cursor: CursorWrapper, usage_event_id: int) -> bool:
-    """Tell whether a pending batch is visible still. Primary key (usage_event, batch)."""
-    cursor.execute("SELECT EXISTS (SELECT FROM usage_pendingbatch WHERE usage_event_id = %s)", [usage_event_id])
-    return bool(cursor.fetchone()[0])
-
-
-def records_of(cursor: CursorWrapper, usage_event_id: int, batch_ids: list[int]) -> int:
-    """Return how many records batches brought. Primary key."""
-    cursor.execute(
-        "SELECT coalesce(sum(accepted), 0) FROM usage_ingestbatch WHERE id = ANY (%s) AND usage_event_id = %s",
-        [batch_ids, usage_event_id],
-    )
-    return int(cursor.fetchone()[0])
-
-
-def claim_windows(cursor: CursorWrapper, usage_event_id: int, *, windows: int) -> list[CustomerHour]:
-    """Take every visible mark of at most so many windows; each window once.
-
-    Primary key (usage_event, customer, window_start, id).
-    """
-    cursor.execute(
-        """
-        DELETE FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s AND (customer_id, window_start) IN (
-            SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
-            WHERE usage_event_id = %(usage_event_id)s ORDER BY customer_id, window_start LIMIT %(windows)s)
-        RETURNING customer_id, window_start
-        """,
-        {"usage_event_id": usage_event_id, "windows": windows},
-    )
-    return sorted(set(cursor.fetchall()))
-
-
-def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
-    """Return the usage events with something pending. Both tables are small."""
-    cursor.execute(
-        "SELECT usage_event_id FROM usage_pendingbatch UNION SELECT usage_event_id FROM usage_changedwindow ORDER BY 1"
-    )
-    return [usage_event_id for (usage_event_id,) in cursor.fetchall()]
-
-
 # --- aggregates from records -----------------------------------------------------------------------------------------
 
-_KEY = sql.SQL("usage_event_id, metric_id, customer_id, window_start, dimensions")
+AGGREGATES_KEY = "usage_event_id, metric_id, customer_id, window_start, dimensions"
+_KEY = sql.SQL(AGGREGATES_KEY)
 _RECORDS = sql.SQL("usage_usagerecord AS record")
 _HOUR = sql.SQL(HOUR_OF_RECORD)
 _OF_RECORDS = sql.SQL(
     """
     SELECT record.usage_event_id, %(metric_id)s, record.customer_id, {hour}, {dimensions}, {kept}
-    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value) AS counted
+    FROM {source} CROSS JOIN LATERAL (SELECT {value} AS value OFFSET 0) AS counted
     WHERE record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL AND {counts} AND {condition}
     GROUP BY {groups}
     """
@@ -113,7 +51,7 @@ def stored_tables(metric: Metric) -> list[Table]:
     comma = sql.SQL(", ")
     aggregates = Table(
         name=sql.Identifier(MetricAggregate._meta.db_table),
-        kept=comma.join(column.of_records for column in columns),
+        kept=comma.join(column.of() for column in columns),
         names=comma.join(sql.Identifier(column.name) for column in columns),
         groups=sql.SQL("1, 3, 4, 5"),
         condition=sql.SQL("true"),
@@ -157,18 +95,29 @@ def _store(
     condition: sql.Composable,
     *,
     source: sql.Composable = _RECORDS,
-    add: bool = False,
     **values: Any,
 ) -> None:
-    """Compute the states of records and store them: as new rows, or, with `add`, added to those that are there."""
+    """Compute the states of records and store them as new rows."""
     for table in stored_tables(metric):
         parameters = Parameters(usage_event_id=metric.usage_event_id, metric_id=metric.pk, **values)
-        statement = sql.SQL("INSERT INTO {} AS aggregate ({}, {}) {}").format(
-            table.name, _KEY, table.names, states_of_records(metric, table, parameters, condition, source)
-        )
-        if add:
-            statement += sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(table.key, table.added)
-        cursor.execute(statement, parameters)
+        cursor.execute(_insert(metric, table, parameters, condition, source), parameters)
+
+
+def add_distinct_values(
+    cursor: CursorWrapper, metric: Metric, condition: sql.Composable, parameters: Parameters
+) -> None:
+    """Count the distinct values of records, and add them to those that are there. Primary key."""
+    _, table = stored_tables(metric)
+    statement = _insert(metric, table, parameters, condition)
+    statement += sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(table.key, table.added)
+    cursor.execute(statement, parameters)
+
+
+def _insert(
+    metric: Metric, table: Table, parameters: Parameters, condition: sql.Composable, source: sql.Composable = _RECORDS
+) -> sql.Composed:
+    states = states_of_records(metric, table, parameters, condition, source)
+    return sql.SQL("INSERT INTO {} AS aggregate ({}, {}) {}").format(table.name, _KEY, table.names, states)
 
 
 def _forget(cursor: CursorWrapper, metric: Metric, using: str, condition: str, **values: Any) -> None:
@@ -180,28 +129,6 @@ def _forget(cursor: CursorWrapper, metric: Metric, using: str, condition: str, *
             " AND aggregate.metric_id = %(metric_id)s AND {}"
         ).format(table.name, sql.SQL(using), sql.SQL(condition))
         cursor.execute(statement, arguments)
-
-
-# --- folding ---------------------------------------------------------------------------------------------------------
-
-
-def add_batches(cursor: CursorWrapper, metric: Metric, batch_ids: list[int]) -> None:
-    """Add the records of batches to their windows, leaving out what is not built yet.
-
-    Index (batch); the ids go in as an array, because a join on the claim is guessed badly. Primary key of aggregates.
-    """
-    condition: sql.Composable = sql.SQL("record.batch_id = ANY (%(batch_ids)s)")
-    if metric.status == Metric.Status.BUILDING:
-        condition += sql.SQL(" AND (record.customer_id, {}) < (%(customer_id)s, %(window_start)s)").format(_HOUR)
-    _store(
-        cursor,
-        metric,
-        condition,
-        add=True,
-        batch_ids=batch_ids,
-        customer_id=metric.built_customer_id,
-        window_start=metric.built_window_start,
-    )
 
 
 def rebuild_windows(cursor: CursorWrapper, metric: Metric, windows: Sequence[CustomerHour]) -> None:

@@ -3,26 +3,29 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
 from customers.exactjson import same_json
 from customers.resolution import resolve_customers
-from usage import sql
+from usage import correction_sql as sql
+from usage.definitions import Definition, find_definition, load_definition
 from usage.envelopes import check_characters, check_data, check_text
-from usage.models import RecordRevision, UsageEvent, UsageRecord
+from usage.models import RecordRevision, UsageRecord
 from usage.schema_sql import share_schema
-from usage.schemas import DataSchema
 from usage.timestamps import check_moment
 
 log = logging.getLogger(__name__)
 
 MAX_REASON = 2_000
+ATTEMPTS = 5  # others may publish a schema between the look and the change
 
 
 class CorrectionError(ValueError):
@@ -68,20 +71,41 @@ def correct_record(
     """
     started = time.monotonic()
     check_reason(reason)
-    with transaction.atomic(), connection.cursor() as cursor:
-        record = UsageRecord.objects.select_for_update().get(pk=record_id)
-        _check_open(record, revision)
-        share_schema(cursor, record.usage_event_id)  # the schema that is read now is in force until the end
-        usage_event = UsageEvent.objects.get(pk=record.usage_event_id)
-        change = _change(record, usage_event, customer_id, timestamp, data)
-        if not change:
-            raise CorrectionError("", "nothing was changed: customer, timestamp and data are as they were")
-        sql.revise_records(cursor, _revision(record.usage_event_id, [record.pk], "correct", reason, actor))
-        sql.mark_windows(cursor, record.usage_event_id, [record.pk])
-        _update(cursor, "correct_record", record, change)
-        sql.mark_windows(cursor, record.usage_event_id, [record.pk])
+    # In one transaction, so that a refused correction leaves no customer either.
+    with transaction.atomic() if customer_id is not None else nullcontext(), connection.cursor() as cursor:
+        for _ in range(ATTEMPTS):
+            record, definition = _read(cursor, record_id)
+            _check_open(record, revision)
+            change = _change(record, definition, customer_id, timestamp, data)
+            if not change:
+                raise CorrectionError("", "nothing was changed: customer, timestamp and data are as they were")
+            seen = {
+                "record_id": record.pk,
+                "usage_event_id": record.usage_event_id,
+                "revision": record.revision,
+                "definition_revision": definition.revision,
+            }
+            if sql.correct_record(cursor, seen | change | _signed(reason, actor)):
+                break
+        else:
+            raise CorrectionError("", "the record or its usage event is being changed by others; please try again")
+    for name, value in (change | {"revision": record.revision + 1}).items():
+        setattr(record, name, value)
     log.info("corrected record=%d fields=%s ms=%.1f", record.pk, "+".join(change), (time.monotonic() - started) * 1000)
     return record
+
+
+def _read(cursor: CursorWrapper, record_id: int) -> tuple[UsageRecord, Definition]:
+    """Return a record and the definition that it stands under, as they are at this moment."""
+    found = sql.read_record(cursor, record_id)
+    if found is None:
+        raise UsageRecord.DoesNotExist(f"there is no record {record_id}")
+    record, organisation_id, slug, revision = found
+    definition = find_definition(organisation_id, slug)
+    if definition is None or definition.revision != revision:
+        definition = load_definition(organisation_id, slug)
+    assert definition is not None  # nobody deletes a usage event
+    return record, definition
 
 
 def void_records(
@@ -166,21 +190,21 @@ def _check_open(record: UsageRecord, revision: int) -> None:
 
 def _change(
     record: UsageRecord,
-    usage_event: UsageEvent,
+    definition: Definition,
     customer_id: str | None,
     timestamp: datetime | None,
     data: dict[str, Any] | None,
 ) -> dict[str, Any]:
     change: dict[str, Any] = {}
     if data is not None and not same_json(data, record.data):
-        _accept("data", check_data, data, DataSchema(usage_event.schema))
-        change |= {"data": data, "schema_version": usage_event.schema_version}
+        _accept("data", check_data, data, definition.schema)
+        change |= {"data": data, "schema_version": definition.schema_version}
     if timestamp is not None and timestamp != record.timestamp:
         _accept("timestamp", check_moment, timestamp)
         change["timestamp"] = timestamp
     if customer_id is not None:
         _accept("customer_id", check_text, customer_id)
-        resolved = resolve_customers(usage_event.organisation_id, [customer_id])[customer_id]
+        resolved = resolve_customers(definition.organisation_id, [customer_id])[customer_id]
         if resolved != record.customer_id:
             change["customer_id"] = resolved
     return change
@@ -193,20 +217,14 @@ def _accept(field: str, check: Callable[..., None], *values: Any) -> None:
         raise CorrectionError(field, str(error)) from error
 
 
-def _update(cursor: Any, act: str, record: UsageRecord, change: dict[str, Any]) -> None:
-    sql.announce(cursor, act)
-    change["revision"] = record.revision + 1
-    UsageRecord.objects.filter(usage_event_id=record.usage_event_id, pk=record.pk).update(**change)
-    for name, value in change.items():
-        setattr(record, name, value)
-
-
 def _revision(usage_event_id: int, ids: list[int], action: str, reason: str, actor: Actor) -> dict[str, Any]:
     return {
         "usage_event_id": usage_event_id,
         "record_ids": ids,
         "action": RecordRevision.Action(action),
-        "reason": reason.strip(),
-        "actor_id": actor.user_id,
-        "actor_name": actor.name[:200],
+        **_signed(reason, actor),
     }
+
+
+def _signed(reason: str, actor: Actor) -> dict[str, Any]:
+    return {"reason": reason.strip(), "actor_id": actor.user_id, "actor_name": actor.name[:200]}

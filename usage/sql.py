@@ -20,11 +20,6 @@ COPY_COLUMNS = (
 )
 
 
-def announce(cursor: CursorWrapper, act: str) -> None:
-    """Tell the trigger on records which act is about to change them; holds until the transaction ends."""
-    cursor.execute("SELECT set_config('tallybook.act', %s, true)", [act])
-
-
 def open_batch(
     cursor: CursorWrapper, batch: dict[str, Any], records: int
 ) -> tuple[int, datetime, bool, list[int]] | None:
@@ -169,43 +164,3 @@ def compare_with_first(
         (arrays.TEXTS, arrays.texts(data)),
     )
     return {int(result.get_value(n, 0) or 0): result.get_value(n, 1) == b"t" for n in range(result.ntuples)}
-
-
-def revise_records(cursor: CursorWrapper, change: dict[str, Any]) -> None:
-    """Keep the before-images of records that an act is about to change, of each one. Primary keys."""
-    cursor.execute(
-        """
-        INSERT INTO usage_recordrevision (usage_event_id, record_id, revision, action, customer_id, sender_customer_id,
-                                          timestamp, data, voided_at, reason, actor_id, actor_name, created_at)
-        SELECT record.usage_event_id, record.id, record.revision, %(action)s, record.customer_id, customer.external_id,
-               record.timestamp, record.data, record.voided_at, %(reason)s, %(actor_id)s, %(actor_name)s,
-               clock_timestamp()
-        FROM usage_usagerecord AS record JOIN customers_customer AS customer ON customer.id = record.customer_id
-        WHERE record.usage_event_id = %(usage_event_id)s AND record.id = ANY (%(record_ids)s)
-        """,
-        change,
-    )
-    if cursor.rowcount != len(change["record_ids"]):
-        raise LookupError(f"{len(change['record_ids'])} before-images were expected, {cursor.rowcount} could be kept")
-
-
-def mark_windows(cursor: CursorWrapper, usage_event_id: int, record_ids: list[int]) -> None:
-    """Mark the hours in which the records lie at this moment as changed. Primary key."""
-    cursor.execute(
-        """
-        INSERT INTO usage_changedwindow (usage_event_id, customer_id, window_start)
-        SELECT DISTINCT usage_event_id, customer_id, date_trunc('hour', timestamp, 'UTC')
-        FROM usage_usagerecord
-        WHERE usage_event_id = %s AND id = ANY (%s)
-        """,
-        [usage_event_id, record_ids],
-    )
-
-
-def set_voided(cursor: CursorWrapper, usage_event_id: int, record_ids: list[int], voided_at: datetime | None) -> None:
-    """Void records, or restore them with None. Primary key."""
-    cursor.execute(
-        "UPDATE usage_usagerecord SET voided_at = %s, revision = revision + 1"
-        " WHERE usage_event_id = %s AND id = ANY (%s)",
-        [voided_at, usage_event_id, record_ids],
-    )

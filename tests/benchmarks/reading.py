@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import time
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,8 +16,8 @@ from metrics.quantities import preview, quantities
 from metrics.questions import Question
 from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, ratio, seconds, side_by_side
 from tests.benchmarks.scene import DAYS, START, Scene
-from usage import sql
 from usage.bodies import split_body
+from usage.correction_sql import announce
 from usage.corrections import Actor, correct_record
 from usage.definitions import define
 from usage.ingestion import Source, ingest
@@ -103,20 +104,33 @@ def corrections(report: Report, scene: Scene, metric: Metric) -> None:
 
     def correct() -> None:
         for _ in range(count):
-            record_id = next(ids)
-            revision = UsageRecord.objects.filter(pk=record_id).values_list("revision", flat=True)[0]
             data = {"value": Decimal(next(values)) / 4}
-            correct_record(record_id, data=data, revision=revision, reason="benchmark", actor=ACTOR)
+            correct_record(next(ids), data=data, revision=1, reason="benchmark", actor=ACTOR)
 
     def update() -> None:
         for _ in range(count):
             with transaction.atomic(), connection.cursor() as cursor:
-                sql.announce(cursor, "benchmark")
+                announce(cursor, "benchmark")
                 data = dumps({"value": Decimal(next(values)) / 4})
                 cursor.execute("UPDATE usage_usagerecord SET data = %s::jsonb WHERE id = %s", [data, next(ids)])
 
     taken = side_by_side({"correct": correct, "update": update})
     report.add("13a", "correction of one record / plain UPDATE", ratio(taken["correct"], taken["update"]), AT_MOST, 1.5)
+    report.add("13b", "the quantity right after", right_after(scene, metric, next(ids)) * 1000, AT_MOST, 10, " ms")
+
+
+def right_after(scene: Scene, metric: Metric, record_id: int) -> float:
+    """Return the median seconds of reading the month after a correction that no fold has seen; it must show."""
     question = Question(start=MONTH[0], end=MONTH[1], customer_ids=["cus_00000"])
-    reads = [seconds(lambda: quantities(scene.organisation.pk, metric.code, question)) for _ in range(9)]
-    report.add("13b", "the quantity right after", statistics.median(reads) * 1000, AT_MOST, 10, " ms")
+    first = UsageRecord.objects.get(pk=record_id)
+    reads, before = [], None
+    for number in range(9):
+        fold(metric.usage_event_id or 0)
+        data = {"value": Decimal(10_000 * (number + 1))}
+        correct_record(record_id, data=data, revision=first.revision + number, reason="benchmark", actor=ACTOR)
+        started = time.perf_counter()
+        (line,) = quantities(scene.organisation.pk, metric.code, question).rows
+        reads.append(time.perf_counter() - started)
+        assert before is None or line.quantity == before + 10_000, (line, before)
+        before = line.quantity
+    return statistics.median(reads)

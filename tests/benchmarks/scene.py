@@ -31,9 +31,10 @@ from usage.definitions import create_usage_event
 from usage.models import UsageEvent
 
 CUSTOMERS = 2_000
-SENDING = 200  # customers whose usage is posted; the others have history
 START = datetime(2025, 6, 1, tzinfo=UTC)
 DAYS = 30
+BETWEEN = timedelta(milliseconds=40)  # two records: 100,000 of them make a little more than an hour
+DAY = timedelta(days=1) // BETWEEN
 REGIONS = ("eu-central", "us-east", "ap-south")
 _numbers = itertools.count(1)
 
@@ -80,15 +81,15 @@ class Scene:
     # --- records that are ready to be sent ----------------------------------------------------------------------------
 
     def records(self, count: int) -> list[dict[str, Any]]:
-        """Return new records, with identities, spread over customers; their timestamps go on with time."""
+        """Return new records, with identities, of all customers in turn; their timestamps go on with time."""
         made = []
         for _ in range(count):
             number = next(_numbers)
             made.append(
                 {
                     "id": key(number),
-                    "customer_id": f"cus_{number * 7919 % SENDING:05d}",
-                    "timestamp": (START + timedelta(seconds=number * 3 % (DAYS * 86_400))).isoformat(),
+                    "customer_id": f"cus_{number * 7919 % CUSTOMERS:05d}",
+                    "timestamp": (START + number % (DAYS * DAY) * BETWEEN).isoformat(),
                     "data": {
                         "value": Decimal(number % 1000) / 8,
                         "region": REGIONS[number % 3],

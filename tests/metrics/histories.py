@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 
 from customers.models import Customer, Organisation
 from metrics import materialization, session_sql
+from metrics import quantities as quantities_module
 from metrics.definitions import activate_metric, revise_metric, save_metric
 from metrics.formula_rules import check_formula
 from metrics.materialization import build, fold, metrics_to_build, metrics_to_rebuild, rebuild, request_rebuild
@@ -46,6 +47,13 @@ ACTOR = Actor(None, "history")
 METRICS = 4
 
 
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
+    """Let every snapshot say that it was taken at that moment."""
+    not_folded = quantities_module.not_folded
+    monkeypatch.setattr(session_sql, "moment", lambda cursor: moment)
+    monkeypatch.setattr(quantities_module, "not_folded", lambda *asked: (moment, *not_folded(*asked)[1:]))
+
+
 class History:
     """A random history, from one seed."""
 
@@ -61,7 +69,7 @@ class History:
         monkeypatch.setattr(materialization, "CLAIM_RECORDS", self.chance.choice([1, 20, 100_000]))
         if self.start.year > 2030:
             moment = self.start + timedelta(hours=HOURS / 2, microseconds=self.chance.randrange(10**9))
-            monkeypatch.setattr(session_sql, "moment", lambda cursor: moment)
+            stop_the_clock(monkeypatch, moment)
         organisation = Organisation.objects.create(name=f"History {seed}", timezone="UTC")
         self.usage_event = create_usage_event(organisation, name="Usage", slug="usage", schema=SCHEMAS[0])
         self.sent: list[dict[str, Any]] = []

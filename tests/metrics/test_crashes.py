@@ -213,4 +213,4 @@ def test_a_folding_worker_may_be_killed_anywhere(scene: UsageEvent) -> None:
                 break
             assert ended_by == signal.SIGKILL
 
-    assert number > 20
+    assert number > 15

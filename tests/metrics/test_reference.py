@@ -10,7 +10,6 @@ import numpy
 import pytest
 
 from customers.models import Organisation
-from metrics import session_sql
 from metrics.materialization import fold
 from metrics.models import Metric
 from metrics.periods import Window
@@ -18,6 +17,7 @@ from metrics.quantities import quantities
 from metrics.questions import Quantity, Question
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import percentile, stored_aggregates
+from tests.metrics.histories import stop_the_clock
 from tests.metrics.record_values import evaluate, rounded
 from usage.corrections import Actor, correct_record
 from usage.definitions import create_usage_event
@@ -165,7 +165,7 @@ def test_nothing_is_held_beyond_the_moment_of_asking(
     compute: UsageEvent, weighted: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(compute, (6, 4), (18, 7))
-    monkeypatch.setattr(session_sql, "moment", lambda cursor: DAY + timedelta(hours=8))
+    stop_the_clock(monkeypatch, DAY + timedelta(hours=8))
 
     assert only(weighted) == 8
     rows = ask(weighted, window=Window.HOUR, start=DAY + timedelta(hours=5), end=DAY + timedelta(hours=20))

@@ -202,7 +202,7 @@ def test_a_record_that_is_not_there_does_not_exist(stored: UsageRecord, no_trace
 def test_a_fault_in_the_middle_leaves_no_trace(
     stored: UsageRecord, no_trace: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usage.corrections._update", lambda *_: 1 / 0)
+    monkeypatch.setattr("usage.correction_sql.correct_record", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         correct(stored, customer_id="cus_2", data={})
 
@@ -213,7 +213,7 @@ def test_a_refused_correction_teaches_the_process_no_customer_that_is_not_there(
     stored: UsageRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("usage.corrections._update", lambda *_: 1 / 0)
+        broken.setattr("usage.correction_sql.correct_record", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             correct(stored, customer_id="cus_2")
     assert not Customer.objects.filter(external_id="cus_2").exists()

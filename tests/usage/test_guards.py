@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from tests.conftest import record, take_in
-from usage import sql
+from usage.correction_sql import announce
 from usage.corrections import Actor, correct_record
 from usage.definitions import create_usage_event, publish_schema
 from usage.models import RecordRevision, SchemaVersion, UsageEvent, UsageRecord
@@ -70,13 +70,13 @@ def test_the_orm_cannot_change_records_either(compute: UsageEvent) -> None:
 def test_an_announcement_holds_for_its_transaction_only(compute: UsageEvent) -> None:
     take_in(compute, record(id="a"))
     with transaction.atomic(), connection.cursor() as cursor:
-        sql.announce(cursor, "test")
+        announce(cursor, "test")
         cursor.execute("UPDATE usage_usagerecord SET revision = revision")
 
     refused("UPDATE usage_usagerecord SET revision = revision")
 
     with pytest.raises(ZeroDivisionError), transaction.atomic(), connection.cursor() as cursor:
-        sql.announce(cursor, "test")
+        announce(cursor, "test")
         raise ZeroDivisionError
     refused("UPDATE usage_usagerecord SET revision = revision")
 
@@ -93,7 +93,7 @@ def test_revisions_never_change_whoever_asks(compute: UsageEvent, statement: str
     with pytest.raises(IntegrityError, match="the history of a record is kept as it is"), transaction.atomic():
         with connection.cursor() as cursor:
             if announced:
-                sql.announce(cursor, "correct_record")
+                announce(cursor, "correct_record")
             cursor.execute(statement)
 
     assert list(RecordRevision.objects.values()) == before

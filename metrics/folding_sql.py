@@ -1,0 +1,225 @@
+"""The statements of a fold: what it claims, and how claimed batches are added to the windows of all metrics at once."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from django.db.backends.utils import CursorWrapper
+from psycopg import sql
+
+from customers.exactjson import dumps
+from metrics.calculation import HOUR_OF_RECORD, calculation, value_of
+from metrics.filters import compiled_filters
+from metrics.formulas import state_columns
+from metrics.models import Aggregation, Metric
+from metrics.parameters import Parameters
+from metrics.sql import AGGREGATES_KEY, CustomerHour, add_distinct_values
+
+TOGETHER = 40  # metrics in one statement: PostgreSQL takes no more than 1,664 columns
+
+
+class Claim(NamedTuple):
+    """What a fold has taken: batches, how many records they brought, changed windows (each once, in key order).
+
+    `complete`: all batches that its snapshot sees; marks are taken only then.
+    """
+
+    batch_ids: list[int]
+    records: int
+    complete: bool
+    windows: list[CustomerHour]
+
+
+def claim(cursor: CursorWrapper, usage_event_id: int, *, batches: int, records: int, windows: int) -> Claim:
+    """Take the oldest visible pending batches, and with the last of them the marks of changed windows.
+
+    At most so many batches (at least one, if there is one), and no further ones once they hold so many records; every
+    mark of at most so many windows. Primary keys of pending batches, of batches, and of marks.
+    """
+    cursor.execute(
+        """
+        WITH oldest AS MATERIALIZED (
+            SELECT pending.batch_id, batch.accepted,
+                   sum(batch.accepted) OVER (ORDER BY pending.batch_id) - batch.accepted AS records_before
+            FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s
+                  ORDER BY batch_id LIMIT %(batches)s + 1) AS pending
+            JOIN usage_ingestbatch AS batch
+              ON batch.id = pending.batch_id AND batch.usage_event_id = %(usage_event_id)s
+        ), chosen AS MATERIALIZED (
+            SELECT batch_id, accepted FROM oldest WHERE records_before < %(records)s
+            ORDER BY batch_id LIMIT %(batches)s
+        ), taken AS (
+            DELETE FROM usage_pendingbatch
+            WHERE usage_event_id = %(usage_event_id)s AND batch_id = ANY (ARRAY (SELECT batch_id FROM chosen))
+            RETURNING batch_id
+        ), complete AS MATERIALIZED (
+            SELECT (SELECT count(*) FROM oldest) = (SELECT count(*) FROM chosen) AS all_batches
+        ), marks AS (
+            DELETE FROM usage_changedwindow
+            WHERE usage_event_id = %(usage_event_id)s AND (SELECT all_batches FROM complete)
+              AND (customer_id, window_start) IN (
+                  SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
+                  WHERE usage_event_id = %(usage_event_id)s ORDER BY customer_id, window_start LIMIT %(windows)s)
+            RETURNING customer_id, window_start
+        )
+        SELECT ARRAY (SELECT batch_id FROM taken), (SELECT coalesce(sum(accepted), 0)::bigint FROM chosen),
+               (SELECT all_batches FROM complete), array_agg(customer_id), array_agg(window_start)
+        FROM (SELECT DISTINCT customer_id, window_start FROM marks) AS changed
+        """,
+        {"usage_event_id": usage_event_id, "batches": batches, "records": records, "windows": windows},
+    )
+    batch_ids, count, complete, customers, hours = cursor.fetchone()
+    return Claim(batch_ids, count, complete, sorted(zip(customers or [], hours or [], strict=True)))
+
+
+def is_anything_pending(cursor: CursorWrapper, usage_event_id: int) -> bool:
+    """Tell whether there is a batch or a mark that no fold has claimed. Primary keys."""
+    cursor.execute(
+        "SELECT EXISTS (SELECT FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s)"
+        " OR EXISTS (SELECT FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s)",
+        {"usage_event_id": usage_event_id},
+    )
+    return bool(cursor.fetchone()[0])
+
+
+def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
+    """Return the usage events with something pending. Both tables are small."""
+    cursor.execute(
+        "SELECT usage_event_id FROM usage_pendingbatch UNION SELECT usage_event_id FROM usage_changedwindow ORDER BY 1"
+    )
+    return [usage_event_id for (usage_event_id,) in cursor.fetchall()]
+
+
+def report_fold(
+    cursor: CursorWrapper, usage_event_id: int, *, milliseconds: int, batches: int, windows: int, records: int
+) -> None:
+    """Write down what the last fold of a usage event claimed, and how long it took."""
+    cursor.execute(
+        """
+        INSERT INTO metrics_foldreport (usage_event_id, folded_at, milliseconds, batches, windows, records)
+        VALUES (%s, clock_timestamp(), %s, %s, %s, %s)
+        ON CONFLICT (usage_event_id) DO UPDATE
+        SET folded_at = excluded.folded_at, milliseconds = excluded.milliseconds, batches = excluded.batches,
+            windows = excluded.windows, records = excluded.records
+        """,
+        [usage_event_id, milliseconds, batches, windows, records],
+    )
+
+
+# --- claimed batches -------------------------------------------------------------------------------------------------
+
+# The records are looked at once for all metrics with the same dimensions; each has its columns of states in `grouped`.
+_ADD = sql.SQL(
+    f"""
+    WITH grouped AS MATERIALIZED (
+        SELECT record.customer_id, {HOUR_OF_RECORD} AS window_start, {{dimensions}} AS dimensions, {{states}}
+        FROM usage_usagerecord AS record CROSS JOIN LATERAL (SELECT {{looked_at}} OFFSET 0) AS counted
+        WHERE record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL
+          AND record.batch_id = ANY (%(batch_ids)s)
+        GROUP BY 1, 2, 3)
+    INSERT INTO metrics_metricaggregate AS aggregate ({AGGREGATES_KEY}, {{names}})
+    SELECT %(usage_event_id)s, one.metric_id, customer_id, window_start, dimensions, {{given}}
+    FROM grouped CROSS JOIN LATERAL (VALUES {{rows}}) AS one (metric_id, {{names}})
+    WHERE one.record_count > 0
+    ON CONFLICT ({AGGREGATES_KEY}) DO UPDATE SET {{added}}
+    """
+)
+_COMMA = sql.SQL(", ")
+
+
+def add_batches(cursor: CursorWrapper, metrics: Sequence[Metric], batch_ids: list[int]) -> None:
+    """Add the records of batches to the windows of a usage event's metrics, leaving out what is not built yet.
+
+    Index (batch); the ids go in as an array, because a join on the claim is guessed badly. Primary key of aggregates.
+    """
+
+    def dimensions(metric: Metric) -> list[str]:
+        return metric.group_by
+
+    for _, same in groupby(sorted(metrics, key=dimensions), key=dimensions):
+        alike = list(same)
+        for start in range(0, len(alike), TOGETHER):
+            _add_together(cursor, alike[start : start + TOGETHER], batch_ids)
+    for metric in metrics:
+        if metric.aggregation == Aggregation.UNIQUE_COUNT:
+            parameters = Parameters(usage_event_id=metric.usage_event_id, metric_id=metric.pk, batch_ids=batch_ids)
+            condition = sql.SQL("record.batch_id = ANY (%(batch_ids)s) AND {}").format(_built(metric, parameters))
+            add_distinct_values(cursor, metric, condition, parameters)
+
+
+def _add_together(cursor: CursorWrapper, metrics: Sequence[Metric], batch_ids: list[int]) -> None:
+    parameters = Parameters(usage_event_id=metrics[0].usage_event_id, batch_ids=batch_ids)
+    looked = _LookedAt(parameters)
+    columns = list({column.name: column for metric in metrics for column in state_columns(metric)}.values())
+    states, rows = [], []
+    for number, metric in enumerate(metrics):
+        value, passes = looked.value(metric), looked.passes(metric)
+        row: list[sql.Composable] = [sql.Literal(metric.pk)]
+        for column in columns:
+            if column in state_columns(metric):
+                name = sql.Identifier(f"{column.name}_{number}")
+                states.append(sql.SQL("{} AS {}").format(column.of(value, passes), name))
+                row.append(name)
+            else:
+                row.append(sql.SQL("NULL"))
+        rows.append(sql.SQL("({})").format(_COMMA.join(row)))
+    statement = _ADD.format(
+        dimensions=looked.dimensions(metrics[0]),
+        states=_COMMA.join(states),
+        looked_at=_COMMA.join(looked.columns),
+        names=_COMMA.join(sql.Identifier(column.name) for column in columns),
+        given=_COMMA.join(sql.Identifier("one", column.name) for column in columns),
+        rows=_COMMA.join(rows),
+        added=_COMMA.join(sql.SQL("{} = {}").format(sql.Identifier(column.name), column.added) for column in columns),
+    )
+    cursor.execute(statement, parameters)
+
+
+class _LookedAt:
+    """What is looked up in a record, once for all metrics that need the same: values, and whether it passes filters."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.columns: list[sql.Composable] = []
+        self._names: dict[tuple[str, ...], sql.Identifier] = {}
+
+    def value(self, metric: Metric) -> sql.Composable:
+        """Return the column of a metric's value."""
+        kind = metric.aggregation if metric.aggregation in (Aggregation.COUNT, Aggregation.UNIQUE_COUNT) else "number"
+        return self._column(
+            ("value", kind, metric.property, metric.expression), lambda: value_of(metric, self.parameters)
+        )
+
+    def passes(self, metric: Metric) -> sql.Composable | None:
+        """Return the column that tells whether a record counts for a metric; None if all do."""
+        if metric.status == Metric.Status.BUILDING:
+            position: tuple[str, ...] = (str(metric.built_customer_id), str(metric.built_window_start))
+        elif metric.filters:
+            position = ()
+        else:
+            return None
+
+        def condition() -> sql.Composable:
+            filters = compiled_filters(metric.filters, self.parameters)
+            return sql.SQL("({} AND {})").format(filters, _built(metric, self.parameters))
+
+        return self._column(("passes", dumps(metric.filters), *position), condition)
+
+    def dimensions(self, metric: Metric) -> sql.Composable:
+        """Return the text of a record's dimensions."""
+        return calculation(metric, self.parameters).dimensions
+
+    def _column(self, key: tuple[str, ...], compiled: Callable[[], sql.Composable]) -> sql.Identifier:
+        if key not in self._names:
+            self._names[key] = sql.Identifier("counted", f"{key[0]}_{len(self._names)}")
+            column = sql.SQL("{} AS {}").format(compiled(), sql.Identifier(f"{key[0]}_{len(self._names) - 1}"))
+            self.columns.append(column)
+        return self._names[key]
+
+
+def _built(metric: Metric, parameters: Parameters) -> sql.Composable:
+    """The condition on a record that its window is built."""
+    if metric.status != Metric.Status.BUILDING:
+        return sql.SQL("true")
+    position = parameters.take(metric.built_customer_id), parameters.take(metric.built_window_start)
+    return sql.SQL(f"(record.customer_id, {HOUR_OF_RECORD}) < ({{}}, {{}})").format(*position)
