@@ -18,7 +18,7 @@ from django.db import OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 from django.utils.timezone import now
 
-from metrics import folding_sql, session_sql, sql
+from metrics import folding_sql, sql
 from metrics.models import Metric
 from metrics.snapshots import building_lock, folding_lock, snapshot
 from usage.timestamps import FIRST_MOMENT
@@ -77,10 +77,10 @@ def fold(usage_event_id: int) -> Folded | None:
         if not held:
             return None
         # Not for ever: while usage comes in there is always more, and others wait for the lock and for this worker.
-        while is_anything_pending(usage_event_id):
+        while True:
             before = total
             total = _in_snapshot(partial(_fold_once, usage_event_id=usage_event_id, before=before, started=started))
-            if total == before or time.monotonic() - started > FOLD_SECONDS:
+            if total == before or time.monotonic() - started > FOLD_SECONDS or not is_anything_pending(usage_event_id):
                 break
     if total:
         log.info(
@@ -266,7 +266,6 @@ def _in_snapshot(work: Callable[[CursorWrapper], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             with snapshot() as cursor:
-                session_sql.group_in_memory(cursor)
                 return work(cursor)
         except OperationalError as error:
             transient = isinstance(error.__cause__, psycopg.errors.SerializationFailure)

@@ -8,14 +8,9 @@ from django.db.backends.utils import CursorWrapper
 
 # Milliseconds that a statement may take, until the transaction ends; compiling it would take longer than running it.
 LIMIT_TIME = "SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true)"
-
-
-def group_in_memory(cursor: CursorWrapper) -> None:
-    """Group records in memory until the transaction ends.
-
-    New batches are unknown to the planner's statistics: it takes them for one record, and would sort them on disk.
-    """
-    cursor.execute("SELECT set_config('enable_sort', 'off', true), set_config('work_mem', '64MB', true)")
+# Group records in memory until the transaction ends. New batches are unknown to the planner's statistics: it takes them
+# for one record, and would sort them on disk.
+GROUP_IN_MEMORY = "SELECT set_config('enable_sort', 'off', true), set_config('work_mem', '64MB', true)"
 
 
 def moment(cursor: CursorWrapper) -> datetime:

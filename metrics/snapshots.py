@@ -13,12 +13,12 @@ from metrics import session_sql
 def snapshot(*, seconds: float | None = None) -> Iterator[CursorWrapper]:
     """A transaction whose statements all see the database at one moment (REPEATABLE READ).
 
-    With `seconds` it is for reading only, and no statement may take longer. It must be the outermost one: an enclosing
-    transaction would have its own, older view, so that raises RuntimeError.
+    With `seconds` it is for reading only, and no statement may take longer; without, it groups records in memory. It
+    must be the outermost one: an enclosing transaction would have its own, older view, so that raises RuntimeError.
     """
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         if seconds is None:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " + session_sql.GROUP_IN_MEMORY)
         else:
             begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; " + session_sql.LIMIT_TIME
             cursor.execute(begin, [str(round(seconds * 1000))])

@@ -19,7 +19,7 @@ def main() -> int:
     from django.core.management import call_command
     from django.db import connection
 
-    from tests.benchmarks import folding, ingestion, memory, pages, reading
+    from tests.benchmarks import folding, growth, ingestion, memory, pages, reading
     from tests.benchmarks.baseline.models import BareRow, PlainRecord
     from tests.benchmarks.measuring import Report, machine, told
     from tests.benchmarks.scene import Scene
@@ -33,6 +33,8 @@ def main() -> int:
             editor.create_model(BareRow)
             editor.create_model(PlainRecord)
     scene, report = Scene.set(), Report(quick)
+    facts = machine()
+    print("      " + ", ".join(f"{name}: {value}" for name, value in facts.items()), flush=True)
 
     def wanted(part: str) -> bool:
         return not only or part in only
@@ -53,13 +55,15 @@ def main() -> int:
                 measure()
     if wanted("memory"):
         memory.measure(report, scene)
+    if "growth" in only:
+        growth.measure(report, scene)
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, setting FROM pg_settings WHERE source NOT IN ('default', 'client', 'session')")
         settings = dict(cursor.fetchall())
         cursor.execute("SELECT version()")
         (version,) = cursor.fetchone()
-    facts = {**machine(), "postgresql": version, "settings": settings, "quick": quick}
+    facts |= {"postgresql": version, "settings": settings, "quick": quick}
     path = Path(os.environ.get("BENCH_JSON", "var/bench.json"))
     report.write(path, facts)
     print(f"{time.monotonic() - started:.0f} s; written to {path}")

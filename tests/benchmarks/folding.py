@@ -4,6 +4,8 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 
 from django.db import connection
@@ -48,7 +50,7 @@ def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
     with_live_worker(report, scene)
 
 
-def times(scene: Scene, metric: Metric, new: int) -> dict[str, float]:
+def times(scene: Scene, metric: Metric, new: int, recomputes: int = 3) -> dict[str, float]:
     """Return the median seconds of ingesting new records, folding them, and computing all aggregates anew."""
     usage_event = metric.usage_event
     assert usage_event is not None
@@ -58,8 +60,8 @@ def times(scene: Scene, metric: Metric, new: int) -> dict[str, float]:
     for _ in range(5):
         ingests.append(take_in(scene, usage_event, new))
         folds.append(seconds(lambda: fold(usage_event.pk)))
-    recomputes = [seconds(lambda: recompute(metric)) for _ in range(3)]
-    taken = {"ingest": ingests, "fold": folds, "recompute": recomputes}
+    anew = [seconds(lambda: recompute(metric)) for _ in range(recomputes)]
+    taken = {"ingest": ingests, "fold": folds, "recompute": anew}
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -135,46 +137,36 @@ def hot_hour(report: Report, scene: Scene) -> None:
 
 
 def two_workers(report: Report, scene: Scene, new: int) -> None:
-    """Two usage events, folded one after the other and at the same time."""
+    """Two usage events, folded by one worker one after the other, and by two at the same time."""
     usage_events = [scene.usage_event(f"worker_{number}") for number in range(2)]
     for usage_event in usage_events:
         scene.metric(usage_event, f"m_{usage_event.slug}")
-
-    def in_turn() -> None:
-        for usage_event in usage_events:
-            fold(usage_event.pk)
-
-    def at_once() -> None:
-        threads = [threading.Thread(target=fold_alone, args=[usage_event.pk]) for usage_event in usage_events]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
+    first, second = (ThreadPoolExecutor(1) for _ in range(2))  # each keeps its connection, as a worker does
     ratios = []
-    for number in range(6):
+    for number in range(6 if report.quick else 10):
         took = {}
-        for name, work in (("in turn", in_turn), ("at once", at_once)):
+        for name, workers in (("in turn", (first, first)), ("at once", (first, second))):
             for usage_event in usage_events:
                 take_in(scene, usage_event, new)
-            took[name] = seconds(work)
+            took[name] = seconds(lambda workers=workers: fold_all(usage_events, workers))  # type: ignore[misc]
         if number:
             ratios.append(took["in turn"] / took["at once"])
+    for worker in (first, second):
+        worker.submit(lambda: connection.close()).result()
+        worker.shutdown()
     report.add("12", "two usage events folded by two workers / by one", statistics.median(ratios), AT_LEAST, 1.6)
 
 
-def fold_alone(usage_event_id: int) -> None:
-    try:
-        fold(usage_event_id)
-    finally:
-        connection.close()
+def fold_all(usage_events: Sequence[UsageEvent], workers: Sequence[Executor]) -> None:
+    for running_one in [worker.submit(fold, one.pk) for one, worker in zip(usage_events, workers, strict=True)]:
+        running_one.result()
 
 
 def with_live_worker(report: Report, scene: Scene) -> None:
     """Ingestion over HTTP beside a live worker and beat, against without; how old the oldest batch gets."""
     usage_event = scene.usage_event("live")
     scene.metric(usage_event, "live")
-    batches = 10 if report.quick else 30
+    batches = 30 if report.quick else 60
     posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=12)
     celery = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
     worker = [*celery, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",

@@ -1,8 +1,10 @@
 """What is measured and how: variants side by side in one run, medians of rounds, bars, the table and the file."""
 
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +46,7 @@ class Report:
 
     quick: bool
     lines: list[Measured] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)  # beside the bars, for who wants to know more
 
     def add(self, number: str, what: str, measured: float | None, comparison: str, bar: float, unit: str = "") -> None:
         """Keep a line, and print it at once: a run is long."""
@@ -58,7 +61,9 @@ class Report:
         """Write what was measured, with the versions, machine and settings that it was measured on."""
         lines = [{**asdict(line), "verdict": line.verdict} for line in self.lines]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"facts": facts, "bars": lines}, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(
+            json.dumps({"facts": facts, "bars": lines, "figures": self.figures}, indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 def row(line: Measured) -> str:
@@ -106,4 +111,30 @@ def told(what: str) -> Iterator[None]:
 
 def machine() -> dict[str, object]:
     """Return what this machine is, as far as a reader of ratios needs it."""
-    return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "two processes that only count, against one": round(parallel_speed(), 2),
+    }
+
+
+def parallel_speed() -> float:
+    """Return how much more two processes get done than one: 2 on two free cores.
+
+    What needs two cores (two clients, two workers) can gain no more than this.
+    """
+    count = [sys.executable, "-c", "x = 0\nfor i in range(4_000_000): x += i"]
+
+    def one_after_the_other() -> None:
+        for _ in range(2):
+            subprocess.run(count, check=True)
+
+    def at_once() -> None:
+        running = [subprocess.Popen(count) for _ in range(2)]
+        for process in running:
+            process.wait()
+
+    taken = side_by_side({"in turn": one_after_the_other, "at once": at_once}, rounds=5)
+    return ratio(taken["in turn"], taken["at once"])
