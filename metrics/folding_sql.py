@@ -52,24 +52,30 @@ def claim(cursor: CursorWrapper, usage_event_id: int, *, batches: int, records: 
             DELETE FROM usage_pendingbatch
             WHERE usage_event_id = %(usage_event_id)s AND batch_id = ANY (ARRAY (SELECT batch_id FROM chosen))
             RETURNING batch_id
-        ), complete AS MATERIALIZED (
-            SELECT (SELECT count(*) FROM oldest) = (SELECT count(*) FROM chosen) AS all_batches
-        ), marks AS (
-            DELETE FROM usage_changedwindow
-            WHERE usage_event_id = %(usage_event_id)s AND (SELECT all_batches FROM complete)
-              AND (customer_id, window_start) IN (
-                  SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
-                  WHERE usage_event_id = %(usage_event_id)s ORDER BY customer_id, window_start LIMIT %(windows)s)
-            RETURNING customer_id, window_start
         )
         SELECT ARRAY (SELECT batch_id FROM taken), (SELECT coalesce(sum(accepted), 0)::bigint FROM chosen),
-               (SELECT all_batches FROM complete), array_agg(customer_id), array_agg(window_start)
-        FROM (SELECT DISTINCT customer_id, window_start FROM marks) AS changed
+               (SELECT count(*) FROM oldest) = (SELECT count(*) FROM chosen),
+               EXISTS (SELECT FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s)
         """,
-        {"usage_event_id": usage_event_id, "batches": batches, "records": records, "windows": windows},
+        {"usage_event_id": usage_event_id, "batches": batches, "records": records},
     )
-    batch_ids, count, complete, customers, hours = cursor.fetchone()
-    return Claim(batch_ids, count, complete, sorted(zip(customers or [], hours or [], strict=True)))
+    batch_ids, count, complete, marked = cursor.fetchone()
+    changed = _claim_windows(cursor, usage_event_id, windows) if complete and marked else []
+    return Claim(batch_ids, count, complete, changed)
+
+
+def _claim_windows(cursor: CursorWrapper, usage_event_id: int, windows: int) -> list[CustomerHour]:
+    """Take every visible mark of at most so many windows; each window once, in key order. Primary key."""
+    cursor.execute(
+        """
+        DELETE FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s AND (customer_id, window_start) IN (
+            SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
+            WHERE usage_event_id = %(usage_event_id)s ORDER BY customer_id, window_start LIMIT %(windows)s)
+        RETURNING customer_id, window_start
+        """,
+        {"usage_event_id": usage_event_id, "windows": windows},
+    )
+    return sorted(set(cursor.fetchall()))
 
 
 def is_anything_pending(cursor: CursorWrapper, usage_event_id: int) -> bool:

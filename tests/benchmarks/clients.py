@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 import psutil
 
 HOST = "127.0.0.1"
+WORKERS = 2
 
 
 def request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -63,7 +65,8 @@ def connections(port: int, count: int, server: psutil.Process) -> Iterator[list[
     opened: list[Connection] = []
     surplus: list[Connection] = []
     taken: Counter[int] = Counter()
-    workers = [worker.pid for worker in server.children(recursive=True) if worker.net_connections()]
+    while len(workers := [one.pid for one in server.children(recursive=True) if one.net_connections()]) < WORKERS:
+        time.sleep(0.05)  # one is up before the other
     try:
         while len(opened) < count:
             one = Connection(port)

@@ -24,7 +24,7 @@ from metrics.definitions import activate_metric, save_metric
 from metrics.materialization import build
 from metrics.models import Metric
 from tests.benchmarks.baseline.views import SCHEMA
-from tests.benchmarks.clients import Connection, request
+from tests.benchmarks.clients import WORKERS, Connection, request
 from tests.benchmarks.measuring import told
 from usage.copying import CopyRow, copy_bytes
 from usage.definitions import create_usage_event
@@ -151,7 +151,7 @@ class Scene:
                        to_hex(n) || md5(n::text),
                        jsonb_build_object('value', (n %% 1000) / 8.0, 'region', 'eu-central',
                                           'endpoint', '/v1/' || n %% 40),
-                       0, 1, %(start)s, 1
+                       -1 - n / 10000, 1, %(start)s, 1
                 FROM generate_series(1, %(count)s) AS n
                 """,
                 {
@@ -181,7 +181,7 @@ def web(application: str = "config.wsgi:application", **environment: str) -> Ite
     port = free_port()
     command = [
         sys.executable, "-m", "granian", "--interface", "wsgi", application, "--host", "127.0.0.1",
-        "--port", str(port), "--workers", "2", "--blocking-threads", "4", "--workers-kill-timeout", "10s",
+        "--port", str(port), "--workers", str(WORKERS), "--blocking-threads", "4", "--workers-kill-timeout", "10s",
         "--no-ws", "--log-level", "warning",
     ]  # fmt: skip
     with running(command, **environment) as process:

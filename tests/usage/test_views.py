@@ -1,5 +1,6 @@
 """The HTTP edge of usage: every answer of the contract, and that a refusal leaves no trace."""
 
+import gc
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -9,15 +10,18 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection
 from django.test import Client
 from django.utils.timezone import now
+from rest_framework.request import Request
 
 from customers.exactjson import loads
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Organisation, Scope
 from tests.conftest import Post, record
 from usage import sql, storage
+from usage.bodies import Submission
 from usage.definitions import create_usage_event, find_definition, publish_schema
 from usage.models import IngestBatch, PendingBatch, RejectedRecord, SchemaVersion, UsageEvent, UsageRecord
 from usage.references import parse_batch_reference
+from usage.views.ingest import UsageIngestViewSet
 
 URL = "/usage/compute_hours"
 
@@ -394,3 +398,18 @@ def test_what_is_missing_is_named(post: Post) -> None:
         ("slug", "This field is required."),
         ("schema", "This field is required."),
     ]
+
+
+def test_a_request_leaves_nothing_behind_that_waits_for_the_collector(compute: UsageEvent, post: Post) -> None:
+    """A body has megabytes, and the collector comes by rarely."""
+    post(URL, GOOD)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(3):
+            assert post(URL, record(id=f"n{number}")).status_code == 201
+            assert post(URL, {"customer_id": 7}).status_code == 422
+        kinds = (Request, UsageIngestViewSet, Submission)
+        assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
+    finally:
+        gc.enable()
