@@ -114,14 +114,16 @@ def report_fold(
 
 # --- claimed batches -------------------------------------------------------------------------------------------------
 
+# Through the index of batches, whatever the planner believes: of a usage event that is newer than its statistics it
+# thinks that it has no records, and would read all of them to find the batches.
+_OF_BATCHES = "(SELECT * FROM usage_usagerecord WHERE batch_id = ANY (%(batch_ids)s) OFFSET 0) AS record"
 # The records are looked at once for all metrics with the same dimensions; each has its columns of states in `grouped`.
 _ADD = sql.SQL(
     f"""
     WITH grouped AS MATERIALIZED (
         SELECT record.customer_id, {HOUR_OF_RECORD} AS window_start, {{dimensions}} AS dimensions, {{states}}
-        FROM usage_usagerecord AS record CROSS JOIN LATERAL (SELECT {{looked_at}} OFFSET 0) AS counted
+        FROM {_OF_BATCHES} CROSS JOIN LATERAL (SELECT {{looked_at}} OFFSET 0) AS counted
         WHERE record.usage_event_id = %(usage_event_id)s AND record.voided_at IS NULL
-          AND record.batch_id = ANY (%(batch_ids)s)
         GROUP BY 1, 2, 3)
     INSERT INTO metrics_metricaggregate AS aggregate ({AGGREGATES_KEY}, {{names}})
     SELECT %(usage_event_id)s, one.metric_id, customer_id, window_start, dimensions, {{given}}
@@ -149,8 +151,7 @@ def add_batches(cursor: CursorWrapper, metrics: Sequence[Metric], batch_ids: lis
     for metric in metrics:
         if metric.aggregation == Aggregation.UNIQUE_COUNT:
             parameters = Parameters(usage_event_id=metric.usage_event_id, metric_id=metric.pk, batch_ids=batch_ids)
-            condition = sql.SQL("record.batch_id = ANY (%(batch_ids)s) AND {}").format(_built(metric, parameters))
-            add_distinct_values(cursor, metric, condition, parameters)
+            add_distinct_values(cursor, metric, _built(metric, parameters), sql.SQL(_OF_BATCHES), parameters)
 
 
 def _add_together(cursor: CursorWrapper, metrics: Sequence[Metric], batch_ids: list[int]) -> None:

@@ -108,11 +108,12 @@ def add_distinct_values(
     cursor: CursorWrapper,
     metric: Metric,
     condition: sql.Composable,
+    source: sql.Composable,
     parameters: Parameters,
 ) -> None:
     """Count the distinct values of records, and add them to those that are there. Primary key."""
     _, table = stored_tables(metric)
-    statement = _insert(metric, table, parameters, condition)
+    statement = _insert(metric, table, parameters, condition, source)
     statement += sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(table.key, table.added)
     cursor.execute(statement, parameters)
 

@@ -155,7 +155,8 @@ def split_body(body: bytes, media_type: str = JSON, *, max_records: int, key: st
     JSON is a record like others: it is refused alone.
     """
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
         split = _split_lines if media_type == NDJSON else _split_json
         submission = split(body, max_records, key)
     except UnicodeDecodeError as error:
