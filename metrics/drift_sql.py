@@ -1,4 +1,4 @@
-"""The statements that compare stored hours with their records, and tell what was compared and what waits for a fold."""
+"""The statements that compare stored hours with their records, and tell what was compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -284,32 +284,3 @@ def still_different(
         {"metric_ids": list(metric_ids), "limit": limit},
     )
     return cursor.fetchall()
-
-
-# --- what waits for a fold -------------------------------------------------------------------------------------------
-
-
-def pending_work(
-    cursor: CursorWrapper, usage_event_ids: Sequence[int], limit: int
-) -> dict[int, tuple[int, int, datetime | None, int]]:
-    """Return by usage event: batches that no fold has claimed, their records, the first one's arrival; marked windows.
-
-    Each counted up to a limit. Primary keys (usage_event, batch) and (usage_event, customer, window_start, id).
-    """
-    cursor.execute(
-        """
-        SELECT wanted.id, pending.batches, pending.records, pending.oldest, changed.windows
-        FROM unnest(%(usage_event_ids)s::bigint[]) AS wanted (id)
-        CROSS JOIN LATERAL (
-            SELECT count(*), coalesce(sum(batch.accepted), 0), min(batch.received_at)
-            FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = wanted.id
-                  ORDER BY batch_id LIMIT %(limit)s) AS first
-            JOIN usage_ingestbatch AS batch ON batch.id = first.batch_id) AS pending (batches, records, oldest)
-        CROSS JOIN LATERAL (
-            SELECT count(*) FROM (
-                SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
-                WHERE usage_event_id = wanted.id LIMIT %(limit)s) AS marked) AS changed (windows)
-        """,
-        {"usage_event_ids": list(usage_event_ids), "limit": limit},
-    )
-    return {row[0]: row[1:] for row in cursor.fetchall()}

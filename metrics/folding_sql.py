@@ -1,6 +1,7 @@
-"""The statements of a fold: what it claims, and how claimed batches are added to the windows of all metrics at once."""
+"""The statements of a fold: what waits for it, what it claims, and how that is added to the windows of all metrics."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
 from customers.exactjson import dumps
-from metrics.calculation import HOUR_OF_RECORD, calculation, value_of
+from metrics.calculation import HOUR_OF_RECORD, dimension_part, dimensions_text, value_of
 from metrics.filters import compiled_filters
 from metrics.formulas import state_columns
 from metrics.models import Aggregation, Metric
@@ -94,6 +95,32 @@ def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
         "SELECT usage_event_id FROM usage_pendingbatch UNION SELECT usage_event_id FROM usage_changedwindow ORDER BY 1"
     )
     return [usage_event_id for (usage_event_id,) in cursor.fetchall()]
+
+
+def pending_work(
+    cursor: CursorWrapper, usage_event_ids: Sequence[int], limit: int
+) -> dict[int, tuple[int, int, datetime | None, int]]:
+    """Return by usage event: batches that no fold has claimed, their records, the first one's arrival; marked windows.
+
+    Each counted up to a limit. Primary keys (usage_event, batch) and (usage_event, customer, window_start, id).
+    """
+    cursor.execute(
+        """
+        SELECT wanted.id, pending.batches, pending.records, pending.oldest, changed.windows
+        FROM unnest(%(usage_event_ids)s::bigint[]) AS wanted (id)
+        CROSS JOIN LATERAL (
+            SELECT count(*), coalesce(sum(batch.accepted), 0), min(batch.received_at)
+            FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = wanted.id
+                  ORDER BY batch_id LIMIT %(limit)s) AS first
+            JOIN usage_ingestbatch AS batch ON batch.id = first.batch_id) AS pending (batches, records, oldest)
+        CROSS JOIN LATERAL (
+            SELECT count(*) FROM (
+                SELECT DISTINCT customer_id, window_start FROM usage_changedwindow
+                WHERE usage_event_id = wanted.id LIMIT %(limit)s) AS marked) AS changed (windows)
+        """,
+        {"usage_event_ids": list(usage_event_ids), "limit": limit},
+    )
+    return {row[0]: row[1:] for row in cursor.fetchall()}
 
 
 def report_fold(
@@ -214,13 +241,13 @@ class _LookedAt:
 
     def dimensions(self, metric: Metric) -> sql.Composable:
         """Return the text of a record's dimensions."""
-        return calculation(metric, self.parameters).dimensions
+        return dimensions_text([dimension_part(name, self.parameters) for name in metric.group_by])
 
     def _column(self, key: tuple[str, ...], compiled: Callable[[], sql.Composable]) -> sql.Identifier:
         if key not in self._names:
-            self._names[key] = sql.Identifier("counted", f"{key[0]}_{len(self._names)}")
-            column = sql.SQL("{} AS {}").format(compiled(), sql.Identifier(f"{key[0]}_{len(self._names) - 1}"))
-            self.columns.append(column)
+            name = f"{key[0]}_{len(self._names)}"
+            self._names[key] = sql.Identifier("counted", name)
+            self.columns.append(sql.SQL("{} AS {}").format(compiled(), sql.Identifier(name)))
         return self._names[key]
 
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils.timezone import now
 
 from customers.models import Customer
-from metrics import drift_sql
+from metrics import folding_sql
 from metrics.models import FoldReport, Metric
 from metrics.versions import build_progress
 from usage.models import UsageEvent
@@ -74,7 +74,7 @@ def freshness(usage_events: Sequence[UsageEvent]) -> list[Freshness]:
     ids = [usage_event.pk for usage_event in usage_events]
     moment = now()
     with connection.cursor() as cursor:
-        waiting = drift_sql.pending_work(cursor, ids, COUNTED)
+        waiting = folding_sql.pending_work(cursor, ids, COUNTED)
     reports = FoldReport.objects.in_bulk(ids)
     metrics = _metrics_of(ids)
     found = []

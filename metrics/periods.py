@@ -55,7 +55,7 @@ def _next_edge(edge: datetime, window: Window, zone: ZoneInfo) -> datetime | Non
     if window is Window.TOTAL:
         return None
     if window is Window.HOUR and zone.key == "UTC":
-        return edge + HOUR if not (edge.minute or edge.second or edge.microsecond) else hour_of(edge) + HOUR
+        return hour_of(edge) + HOUR
     local = edge.astimezone(zone)
     if window is Window.HOUR:
         # Through the offset of this very moment: an hour that the clock shows twice is two windows.

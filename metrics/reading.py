@@ -12,12 +12,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
 from customers.exactjson import dumps
-from metrics.calculation import (
-    HOUR_OF_RECORD,
-    MAX_PART_BYTES,
-    dimension_part,
-    dimensions_text,
-)
+from metrics.calculation import HOUR_OF_RECORD, MAX_PART_BYTES, dimension_part, dimensions_text
 from metrics.models import Metric
 from metrics.parameters import Parameters
 from metrics.periods import split_hours

@@ -8,9 +8,9 @@ from django.db.backends.utils import CursorWrapper
 
 # Milliseconds that a statement may take, until the transaction ends; compiling it would take longer than running it.
 LIMIT_TIME = "SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true)"
-# Group records in memory until the transaction ends. New batches are unknown to the planner's statistics: it takes them
-# for one record, and would sort them on disk; or for many, and would read the whole table instead of an index.
-GROUP_IN_MEMORY = (
+# Until the transaction ends: group in memory, and go through an index. New batches are unknown to the planner's
+# statistics: it takes them for one record, and would sort them on disk; or for many, and would read the whole table.
+UNKNOWN_TO_STATISTICS = (
     "SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true),"
     " set_config('work_mem', '64MB', true)"
 )

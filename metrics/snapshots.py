@@ -18,7 +18,7 @@ def snapshot(*, seconds: float | None = None) -> Iterator[CursorWrapper]:
     """
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         if seconds is None:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " + session_sql.GROUP_IN_MEMORY)
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; " + session_sql.UNKNOWN_TO_STATISTICS)
         else:
             begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; " + session_sql.LIMIT_TIME
             cursor.execute(begin, [str(round(seconds * 1000))])

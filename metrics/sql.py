@@ -34,7 +34,7 @@ _OF_RECORDS = sql.SQL(
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of stored hours: what is kept for the records of a group, and how more of them are added to it."""
+    """A table of stored hours: what is kept for the records of a group."""
 
     name: sql.Identifier
     kept: sql.Composable
@@ -42,7 +42,6 @@ class Table:
     groups: sql.SQL
     condition: sql.SQL
     key: sql.Composable
-    added: sql.Composable
 
 
 def stored_tables(metric: Metric) -> list[Table]:
@@ -56,7 +55,6 @@ def stored_tables(metric: Metric) -> list[Table]:
         groups=sql.SQL("1, 3, 4, 5"),
         condition=sql.SQL("true"),
         key=_KEY,
-        added=comma.join(sql.SQL("{} = {}").format(sql.Identifier(column.name), column.added) for column in columns),
     )
     if metric.aggregation != Aggregation.UNIQUE_COUNT:
         return [aggregates]
@@ -67,7 +65,6 @@ def stored_tables(metric: Metric) -> list[Table]:
         groups=sql.SQL("1, 3, 4, 5, 6"),
         condition=sql.SQL("value IS NOT NULL"),
         key=sql.SQL("{}, value_hash").format(_KEY),
-        added=sql.SQL("record_count = aggregate.record_count + excluded.record_count"),
     )
     return [aggregates, distinct]
 
@@ -114,7 +111,9 @@ def add_distinct_values(
     """Count the distinct values of records, and add them to those that are there. Primary key."""
     _, table = stored_tables(metric)
     statement = _insert(metric, table, parameters, condition, source)
-    statement += sql.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(table.key, table.added)
+    statement += sql.SQL(
+        " ON CONFLICT ({}) DO UPDATE SET record_count = aggregate.record_count + excluded.record_count"
+    ).format(table.key)
     cursor.execute(statement, parameters)
 
 

@@ -1,9 +1,11 @@
 """What every test can ask for: an organisation, its key, usage events, and the shortest way to post and to count."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import psycopg.errors
 import pytest
+from django.db import IntegrityError
 from django.test import Client
 
 from customers import authentication, resolution
@@ -90,6 +92,11 @@ def take_in(usage_event: UsageEvent, *records: dict[str, Any]) -> IngestResult:
 
 
 Post = Callable[..., Any]
+
+
+def beaten_to_it(*_: Any) -> NoReturn:
+    """Somebody else stores an identity between the look at it and the insert."""
+    raise IntegrityError("known") from psycopg.errors.UniqueViolation("known")
 
 
 @pytest.fixture

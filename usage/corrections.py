@@ -17,9 +17,10 @@ from customers.exactjson import same_json
 from customers.resolution import resolve_customers
 from usage import correction_sql as sql
 from usage.definitions import Definition, find_definition, load_definition
-from usage.envelopes import check_characters, check_data, check_text
+from usage.envelopes import check_data, check_text
 from usage.models import RecordRevision, UsageRecord
 from usage.schema_sql import share_schema
+from usage.storable import check_characters
 from usage.timestamps import check_moment
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,7 @@
 """From the texts of a request to records: the four fields, each checked, `data` kept as it was sent."""
 
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -11,10 +9,17 @@ import msgspec
 from customers.exactjson import dumps
 from usage.bodies import MAX_DEPTH, MAX_TEXT, PlainEnvelope, Submission
 from usage.schemas import DataSchema
+from usage.storable import (
+    Refused,
+    check_characters,
+    check_depth,
+    check_storable,
+    decode_bounded,
+    has_escapes,
+    is_suspicious,
+    plain_objects,
+)
 from usage.timestamps import parse_plain_timestamps, parse_timestamp
-
-MAX_DIGITS = 64
-MAX_EXPONENT = 64
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,16 +57,6 @@ _envelope = msgspec.json.Decoder(Envelope)
 _plain_envelope = msgspec.json.Decoder(PlainEnvelope)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-# What needs a closer look is rare; two quick passes over the whole body tell whether any record does. (Exponents are
-# looked at where numbers are read: their like is in every other UUID.)
-_ESCAPES = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_DIGITS_TO_ZERO = bytes.maketrans(b"123456789.E", b"0" * 10 + b"e")
-_EXPONENT = b"0e"
-_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
@@ -90,13 +85,13 @@ def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimit
 
     It takes nothing that `_read_each` would refuse or read otherwise, at less than half of its cost.
     """
-    if submission.faults or (b"\\" in submission.body and _ESCAPES.search(submission.body)):
+    if submission.faults or has_escapes(submission.body):
         return None
     try:
         envelopes = submission.plain or [_plain_envelope.decode(raw) for raw in submission.raws]
         texts = [bytes(envelope.data) for envelope in envelopes]
-        data = _plain_data(texts)
-    except (msgspec.DecodeError, _Refused, RecursionError):
+        data = plain_objects(texts)
+    except (msgspec.DecodeError, Refused, RecursionError):
         return None
     moments = parse_plain_timestamps([envelope.timestamp for envelope in envelopes])
     if data is None or moments is None or not schema.are_valid(data):
@@ -109,24 +104,11 @@ def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimit
     ]
 
 
-def _plain_data(texts: list[bytes]) -> list[dict[str, Any]] | None:
-    """Return the objects that are written in the texts, or None where numbers or depth need a closer look."""
-    joined = b",".join(texts)
-    shape = joined.translate(_DIGITS_TO_ZERO)
-    if _LONG_NUMBER in shape:
-        return None
-    if max(map(len, texts)) > 2 * MAX_DEPTH:
-        for text in texts:
-            _check_depth(text)
-    return (_bounded_objects if _EXPONENT in shape else _objects).decode(b"[%b]" % joined)
-
-
 def _read_each(
     submission: Submission, schema: DataSchema, limits: TimeLimits
 ) -> tuple[list[ReceivedRecord], list[Problem]]:
     """Read records one by one, so that each that is refused has its reason."""
-    body = submission.body
-    suspicious = _ESCAPES.search(body) is not None or _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
+    suspicious = is_suspicious(submission.body)
     records: list[ReceivedRecord] = []
     problems: list[Problem] = []
     is_valid, faults = schema.is_valid, submission.faults
@@ -134,27 +116,27 @@ def _read_each(
     for index, raw in enumerate(submission.raws):
         try:
             if index in faults:
-                raise _Refused(*faults[index])
+                raise Refused(*faults[index])
             envelope = _envelope.decode(raw)
             key, customer_id, text = envelope.id, envelope.customer_id, bytes(envelope.data)
             if not (_names(customer_id) and (key is None or _names(key))):
                 _check_identity(customer_id, key)
             if suspicious:
-                _check_storable(text)
+                check_storable(text)
             if len(text) > 2 * MAX_DEPTH:
-                _check_depth(text)
+                check_depth(text)
             timestamp = _timestamp(envelope.timestamp)
             if not unlimited:
                 _check_limits(timestamp, limits)
-            data = _data.decode(text)
+            data = decode_bounded(text)
             if type(data) is not dict or not is_valid(data):
                 _check_schema(data, schema)
-        except _Refused as refused:
-            problems.append(refused.as_problem(index, raw))
+        except Refused as refused:
+            problems.append(_problem(refused, index, raw))
         except (msgspec.DecodeError, RecursionError) as error:
             cause = error.__cause__
-            if isinstance(cause, _Refused):
-                problems.append(cause.as_problem(index, raw))
+            if isinstance(cause, Refused):
+                problems.append(_problem(cause, index, raw))
             elif (mended := _last_of_each(raw)) is not None:
                 alone = Submission(mended, [msgspec.Raw(mended)], True, submission.key_of(index))
                 taken, refused_again = read_records(alone, schema, limits)
@@ -178,50 +160,31 @@ def check_text(text: str) -> None:
     check_characters(text)
 
 
-def check_characters(text: str) -> None:
-    """Raise ValueError for text that PostgreSQL cannot keep."""
-    if "\0" in text:
-        raise ValueError("text without null characters was expected")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("Unicode was expected, got a surrogate without its pair") from None
-
-
 def check_data(data: Any, schema: DataSchema) -> None:
     """Raise ValueError for data that ingestion would refuse: not storable, or against the schema."""
     try:
         text = dumps(data).encode()
     except UnicodeEncodeError:
         raise ValueError("data holds text that is not Unicode: a surrogate without its pair") from None
-    _check_storable(text)
-    _check_depth(text)
+    check_storable(text)
+    check_depth(text)
     _check_schema(data, schema)
-
-
-class _Refused(ValueError):
-    def __init__(self, code: str, pointer: str, message: str) -> None:
-        super().__init__(f"{pointer}: {message}")
-        self.code, self.pointer, self.message = code, pointer, message
-
-    def as_problem(self, index: int, raw: msgspec.Raw) -> Problem:
-        return Problem(index, _id_of(raw), self.code, self.pointer, self.message)
 
 
 def _timestamp(text: str) -> datetime:
     try:
         return parse_timestamp(text)
     except ValueError as error:
-        raise _Refused("timestamp", "/timestamp", str(error)) from None
+        raise Refused("timestamp", "/timestamp", str(error)) from None
 
 
 def _check_limits(moment: datetime, limits: TimeLimits) -> None:
     if limits.oldest is not None and moment < limits.oldest:
         message = f"this usage event takes records from {limits.oldest.isoformat()} on, got {moment.isoformat()}"
-        raise _Refused("too_old", "/timestamp", message)
+        raise Refused("too_old", "/timestamp", message)
     if limits.newest is not None and moment > limits.newest:
         message = f"this usage event takes records up to {limits.newest.isoformat()}, got {moment.isoformat()}"
-        raise _Refused("too_new", "/timestamp", message)
+        raise Refused("too_new", "/timestamp", message)
 
 
 def _check_identity(customer_id: str, key: str | None) -> None:
@@ -234,56 +197,18 @@ def _check_identity(customer_id: str, key: str | None) -> None:
     except ValueError as error:
         null = "\0" in (customer_id if pointer == "/customer_id" else key or "")
         code = "null_character" if null else "customer_id" if pointer == "/customer_id" else "malformed"
-        raise _Refused(code, pointer, str(error)) from None
-
-
-def _check_storable(text: bytes) -> None:
-    """What JSON allows and PostgreSQL cannot keep: the null character, and numbers without bounds."""
-    if _NUL.search(text):
-        raise _Refused(
-            "null_character", "/data", "text without the character \\u0000 was expected; it cannot be stored"
-        )
-    for number in _NUMBER.findall(_STRING.sub(b'""', text)):
-        if not _storable(number):
-            shown = number.decode() if len(number) <= 40 else number[:39].decode() + "…"
-            message = f"a number of at most {MAX_DIGITS} digits, within 1e±{MAX_EXPONENT}, was expected, got {shown}"
-            raise _Refused("number", "/data", message)
-
-
-def _storable(number: bytes) -> bool:
-    mantissa, _, exponent = number.lower().partition(b"e")
-    if len(exponent) > 6 or sum(character in b"0123456789" for character in mantissa) > MAX_DIGITS:
-        return False
-    return abs(Decimal(number.decode()).adjusted()) <= MAX_EXPONENT
-
-
-def _bounded(text: str) -> Decimal:
-    if len(text) < MAX_EXPONENT and "e" not in text and "E" not in text:
-        return Decimal(text)
-    _check_storable(text.encode())
-    return Decimal(text)
-
-
-_data = msgspec.json.Decoder(float_hook=_bounded)
-_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
-_bounded_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_bounded)
-
-
-def _check_depth(text: bytes) -> None:
-    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
-        return
-    depth = 0
-    for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b'""', text)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise _Refused("malformed", "/data", f"data nested at most {MAX_DEPTH} levels deep was expected")
+        raise Refused(code, pointer, str(error)) from None
 
 
 def _check_schema(data: Any, schema: DataSchema) -> None:
     if not isinstance(data, dict):
-        raise _Refused("schema", "/data", f"{dumps(data)[:60]} is not of type 'object'")
+        raise Refused("schema", "/data", f"{dumps(data)[:60]} is not of type 'object'")
     for violation in schema.violations(data):
-        raise _Refused("schema", "/data" + violation.pointer, violation.message)
+        raise Refused("schema", "/data" + violation.pointer, violation.message)
+
+
+def _problem(refused: Refused, index: int, raw: msgspec.Raw) -> Problem:
+    return Problem(index, _id_of(raw), refused.code, refused.pointer, refused.message)
 
 
 def _id_of(raw: msgspec.Raw) -> str | None:

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from usage.timestamps import EPOCH
+
 PLACE = re.compile(r"([np])([0-9]{1,17})-([0-9]{1,18})", re.ASCII)
 
 

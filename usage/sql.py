@@ -1,7 +1,7 @@
 """Every statement on records that the ORM would not write as well: a name, what it does, the index it relies on."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -12,9 +12,9 @@ from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
 
 from usage import arrays
+from usage.timestamps import EPOCH
 
 BIGINT, JSON = 20, 114  # numbers of types
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COPY_COLUMNS = (
     "id, usage_event_id, customer_id, timestamp, idempotency_key, data, batch_id, schema_version, received_at, revision"
 )
@@ -60,7 +60,7 @@ def _ask(database: BaseDatabaseWrapper, statement: bytes, *values: tuple[int, by
     """Return the rows of a statement, as text, for values in binary format, each with the number of its type.
 
     By libpq's own call, without a cursor: it lets go of Python's lock once, the driver's loop around it many times.
-    With several requests at work that is a fifth of what a single record costs. It begins no transaction.
+    With several requests at work that is about an eighth of what a single record costs. It begins no transaction.
     """
     database.close_if_health_check_failed()
     database.ensure_connection()

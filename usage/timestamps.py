@@ -1,7 +1,6 @@
 """Instants as senders write them: RFC 3339, or `YYYY-MM-DD HH:MM:SS[.ffffff]`, which is UTC."""
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -10,6 +9,7 @@ _WRITTEN = re.compile(
     r"\d{4}-\d\d-\d\d(?:[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:[0-5]\d)?| \d\d:\d\d:\d\d(?:\.\d{1,6})?)",
     re.ASCII,
 )
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 END_MOMENT = datetime(2101, 1, 1, tzinfo=UTC)
 
@@ -44,12 +44,11 @@ def parse_timestamp(text: str) -> datetime:
     return moment
 
 
-def parse_plain_timestamps(texts: Iterable[str]) -> list[datetime] | None:
+def parse_plain_timestamps(texts: list[str]) -> list[datetime] | None:
     """Return many instants at once, as parse_timestamp would return each of them; None if one needs a closer look.
 
     Plain is what is written in UTC, in capitals, with up to nine digits of a second, and exists.
     """
-    texts = list(texts)
     if not _PLAIN.issuperset("\n".join(texts).encode("ascii", "replace").translate(_DIGITS_TO_ZERO).split(b"\n")):
         return None
     try:

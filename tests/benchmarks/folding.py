@@ -2,7 +2,6 @@
 
 import contextlib
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from metrics.snapshots import snapshot
 from tests.benchmarks.clients import connections, send_all
 from tests.benchmarks.ingestion import supply
 from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, told
-from tests.benchmarks.scene import START, Scene, running, web
+from tests.benchmarks.scene import BEAT, START, WORKER, Scene, running, web
 from usage.bodies import split_body
 from usage.definitions import define
 from usage.ingestion import Source, ingest
@@ -189,10 +188,6 @@ def with_live_worker(report: Report, scene: Scene) -> None:
     scene.metric(usage_event, "live")
     batches = 30 if report.quick else 60
     posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=12)
-    celery = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
-    worker = [*celery, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",
-              "WARNING", "--without-gossip", "--without-mingle"]  # fmt: skip
-    beat = [*celery, "beat", "--scheduler", "config.beat:MemoryScheduler", "--loglevel", "WARNING"]
     with web() as (port, process), connections(port, 1, process) as ours:
         send_all(ours, next(posts))
         without: list[float] = []
@@ -201,7 +196,7 @@ def with_live_worker(report: Report, scene: Scene) -> None:
         for _ in range(2):
             without += [seconds(lambda: send_all(ours, next(posts))) for _ in range(2)]
             fold(usage_event.pk)
-            with running(worker), running(beat), told("a live worker"):
+            with running(WORKER), running(BEAT), told("a live worker"):
                 wait_until_folded(usage_event, scene)
                 stop = threading.Event()
                 watcher = threading.Thread(target=watch_ages, args=[usage_event.pk, stop, ages])

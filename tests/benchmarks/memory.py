@@ -1,6 +1,5 @@
 """Bar 19: the memory of a web process after many large batches, and of the worker while it folds a backlog."""
 
-import sys
 import time
 
 import psutil
@@ -8,7 +7,7 @@ import psutil
 from tests.benchmarks.clients import connections, send_all
 from tests.benchmarks.folding import oldest_age, take_in
 from tests.benchmarks.measuring import AT_MOST, Report, told
-from tests.benchmarks.scene import Scene, resident_mb, running, web
+from tests.benchmarks.scene import BEAT, WORKER, Scene, resident_mb, running, web
 
 
 def measure(report: Report, scene: Scene) -> None:
@@ -34,12 +33,8 @@ def measure(report: Report, scene: Scene) -> None:
     backlog = 100_000 if report.quick else 1_000_000
     with told("a backlog"):
         take_in(scene, usage_event, backlog)
-    celery = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
-    worker = [*celery, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",
-              "WARNING", "--without-gossip", "--without-mingle"]  # fmt: skip
-    beat = [*celery, "beat", "--scheduler", "config.beat:MemoryScheduler", "--loglevel", "WARNING"]
     most = 0.0
-    with running(worker) as started, running(beat), told("the worker folds it"):
+    with running(WORKER) as started, running(BEAT), told("the worker folds it"):
         deadline = time.monotonic() + 300
         while oldest_age(usage_event.pk) and time.monotonic() < deadline:
             most = max(most, resident_mb(psutil.Process(started.pid)))

@@ -36,6 +36,10 @@ DAYS = 30
 BETWEEN = timedelta(milliseconds=40)  # two records: 100,000 of them make a little more than an hour
 DAY = timedelta(days=1) // BETWEEN
 REGIONS = ("eu-central", "us-east", "ap-south")
+_CELERY = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
+WORKER = [*_CELERY, "worker", "--queues", "fold,celery", "--pool", "threads", "--concurrency", "4", "--loglevel",
+          "WARNING", "--without-gossip", "--without-mingle"]  # fmt: skip
+BEAT = [*_CELERY, "beat", "--scheduler", "config.beat:MemoryScheduler", "--loglevel", "WARNING"]
 _numbers = itertools.count(1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customers.exactjson import dumps
-from usage.bodies import BodyError, TooLarge, split_body
+from usage.bodies import BodyError, TooLarge, split_body, submission_of
 from usage.envelopes import (
     NO_LIMITS,
     Problem,
@@ -467,6 +467,10 @@ def test_together_nothing_is_read_otherwise_than_each_for_itself(texts: list[str
     together, (records, problems) = _read_together(sent, schema, NO_LIMITS), _read_each(sent, schema, NO_LIMITS)
 
     assert together is None or (together == records and problems == [])
+
+
+def test_of_no_records_nothing_is_read() -> None:
+    assert read_records(submission_of([]), HOURS) == ([], [])
 
 
 def test_good_records_are_read_together() -> None:

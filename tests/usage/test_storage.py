@@ -5,14 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg.errors
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from customers.resolution import resolve_customers
-from tests.conftest import record, take_in
+from tests.conftest import beaten_to_it, record, take_in
 from tests.threads import run_together
 from usage import sql, storage
 from usage.corrections import Actor, correct_record
@@ -178,11 +178,6 @@ def failing(times: int, cause: type[psycopg.Error], then: Callable[..., Any]) ->
         return then(*arguments)
 
     return statement, calls
-
-
-def beaten_to_it(*_: Any) -> NoReturn:
-    """Somebody else stores an identity between the look at it and the insert."""
-    raise IntegrityError("known") from psycopg.errors.UniqueViolation("known")
 
 
 @pytest.mark.parametrize("cause", [psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure])

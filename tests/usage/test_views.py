@@ -3,11 +3,11 @@
 import gc
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg.errors
 import pytest
-from django.db import IntegrityError, OperationalError, connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils.timezone import now
 from rest_framework.request import Request
@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from customers.exactjson import loads
 from customers.keys import issue_api_key
 from customers.models import ApiKey, Customer, Organisation, Scope
-from tests.conftest import Post, record
+from tests.conftest import Post, beaten_to_it, record
 from usage import sql, storage
 from usage.bodies import Submission
 from usage.definitions import create_usage_event, find_definition, publish_schema
@@ -251,11 +251,6 @@ def test_503_when_the_database_is_not_there(
         assert answer["Retry-After"] == "5"
     assert post(URL, record(id="b")).status_code == 201
     assert stored() == ["a", "b"]
-
-
-def beaten_to_it(*_: Any) -> NoReturn:
-    """Somebody else stores an identity between the look at it and the insert."""
-    raise IntegrityError("known") from psycopg.errors.UniqueViolation("known")
 
 
 PLACES = ["store_fresh", "open_batch", "insert_fresh", "copy_fresh", "insert_unknown", "compare_with_first"]

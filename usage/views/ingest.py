@@ -66,8 +66,8 @@ class UsageIngestViewSet(viewsets.ViewSet):
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **options: Any) -> Any:
         """Add what the key has left, where there is a limit."""
-        answer = super().finalize_response(request, response, *args, **options)
-        vars(answer)["renderer_context"] = {}  # one more circle, with the request in it
+        answer: Any = super().finalize_response(request, response, *args, **options)
+        answer.renderer_context = {}  # one more circle, with the request in it
         if self.allowance:
             for name, value in self.allowance.headers().items():
                 answer.headers[name] = value
