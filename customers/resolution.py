@@ -8,9 +8,9 @@ from customers.models import Customer, CustomerAlias
 
 REMEMBERED = 200_000
 
-# (organisation id, revision of its aliases, the sender's id) -> customer id. An external id never changes its customer
-# and no customer is ever deleted; an alias may move, and then the revision moves too.
-_known: dict[tuple[int, int, str], int] = {}
+# (organisation id, revision of its aliases) -> the sender's id -> customer id. An external id never changes its
+# customer and no customer is ever deleted; an alias may move, and then the revision moves too.
+_known: dict[tuple[int, int], dict[str, int]] = {}
 
 
 def resolve_customers(
@@ -22,15 +22,10 @@ def resolve_customers(
     process's memory of that revision is used. Creating is a transaction of its own, committed before it is remembered,
     so that a caller's rollback cannot leave a memory of a customer that is not there.
     """
-    found: dict[str, int] = {}
-    unknown: list[str] = []
-    for sent_id in set(sent_ids):
-        customer_id = _known.get((organisation_id, aliases_revision or 0, sent_id))
-        if customer_id is None:
-            unknown.append(sent_id)
-        else:
-            found[sent_id] = customer_id
-    if unknown:
+    wanted = set(sent_ids)
+    known = _known.get((organisation_id, aliases_revision or 0), {})
+    found = {sent_id: known[sent_id] for sent_id in wanted if sent_id in known}
+    if unknown := list(wanted - found.keys()):
         stored = _stored(organisation_id, unknown)
         while create and (missing := [sent_id for sent_id in unknown if sent_id not in stored]):
             _create(organisation_id, missing)
@@ -66,7 +61,6 @@ def _create(organisation_id: int, external_ids: list[str]) -> None:
 def _remember(organisation_id: int, aliases_revision: int, customers: dict[str, int]) -> None:
     if transaction.get_connection().in_atomic_block:
         return
-    if len(_known) + len(customers) > REMEMBERED:
+    if sum(map(len, list(_known.values()))) + len(customers) > REMEMBERED:
         _known.clear()
-    for sent_id, customer_id in customers.items():
-        _known[organisation_id, aliases_revision, sent_id] = customer_id
+    _known.setdefault((organisation_id, aliases_revision), {}).update(customers)

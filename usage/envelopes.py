@@ -90,7 +90,7 @@ def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimit
     try:
         envelopes = submission.plain or [_plain_envelope.decode(raw) for raw in submission.raws]
         texts = [bytes(envelope.data) for envelope in envelopes]
-        data = plain_objects(texts)
+        data = plain_objects(texts, exact=schema.asks_which_number)
     except (msgspec.DecodeError, Refused, RecursionError):
         return None
     moments = parse_plain_timestamps([envelope.timestamp for envelope in envelopes])

@@ -15,6 +15,11 @@ from usage.schema_cost import DIALECT, check_cost
 MAX_SCHEMA_BYTES = 100_000
 MAX_DEPTH = 64
 MAX_SHOWN = 80
+# Words of a schema that ask which number it is, and not only whether it is one.
+ASKS_WHICH_NUMBER = (
+    "integer", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum", "const",
+    "uniqueItems",
+)  # fmt: skip
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
@@ -27,12 +32,17 @@ class Violation:
 
 
 class DataSchema:
-    """A compiled schema of records' data. Thread-safe; compile once per version and keep."""
+    """A compiled schema of records' data. Thread-safe; compile once per version and keep.
+
+    `asks_which_number`: whether the verdict may depend on a digit, so that numbers must be handed over exact.
+    """
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._validator = self._compiled(schema)
         self.is_valid = self._validator.is_valid
-        self._validator_of_many = None if '"$' in dumps(schema) else self._compiled({"items": schema})
+        text = dumps(schema)
+        self._validator_of_many = None if '"$' in text else self._compiled({"items": schema})
+        self.asks_which_number = any(f'"{word}"' in text for word in ASKS_WHICH_NUMBER)
 
     @staticmethod
     def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:

@@ -40,10 +40,11 @@ def is_suspicious(text: bytes) -> bool:
     return has_escapes(text) or _LONG_NUMBER in text.translate(_DIGITS_TO_ZERO)
 
 
-def plain_objects(texts: list[bytes]) -> list[dict[str, Any]] | None:
+def plain_objects(texts: list[bytes], *, exact: bool = True) -> list[dict[str, Any]] | None:
     """Return the JSON objects that are written in the texts; None where a long number calls for `check_storable`.
 
-    Escapes are the caller's to look at. Raises Refused, msgspec.DecodeError and RecursionError.
+    Numbers with a fraction are rounded unless they must be exact. Escapes are the caller's to look at. Raises Refused,
+    msgspec.DecodeError and RecursionError.
     """
     joined = b",".join(texts)
     shape = joined.translate(_DIGITS_TO_ZERO)
@@ -52,7 +53,8 @@ def plain_objects(texts: list[bytes]) -> list[dict[str, Any]] | None:
     if max(map(len, texts), default=0) > 2 * MAX_DEPTH:
         for text in texts:
             check_depth(text)
-    return (_bounded_objects if _EXPONENT in shape else _objects).decode(b"[%b]" % joined)
+    objects = _bounded_objects if _EXPONENT in shape else _exact_objects if exact else _rounded_objects
+    return objects.decode(b"[%b]" % joined)
 
 
 def decode_bounded(text: bytes) -> Any:
@@ -107,5 +109,6 @@ def _bounded(text: str) -> Decimal:
 
 
 _value = msgspec.json.Decoder(float_hook=_bounded)
-_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_exact_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_rounded_objects = msgspec.json.Decoder(list[dict[str, Any]])
 _bounded_objects = msgspec.json.Decoder(list[dict[str, Any]], float_hook=_bounded)

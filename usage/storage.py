@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import repeat
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +11,7 @@ import psycopg.errors
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from usage import sql
-from usage.copying import CopyRow, copy_bytes
+from usage.copying import CopyColumns, copy_bytes
 from usage.definitions import DefinitionChanged
 from usage.envelopes import Problem, ReceivedRecord
 from usage.rejection_sql import close_delivered
@@ -180,14 +178,14 @@ def _store_fresh(head: BatchHead, candidates: Candidates, known: dict[int, bool]
         batch = _open(cursor, head, counts, len(new))
         if conflicts and candidates.strict:
             raise Contradicted(duplicates, conflicts)
-        rows = _rows_in_key_order(new, candidates.customers, batch.ids)
-        if len(rows) >= COPY_FROM:
-            sql.copy_fresh(cursor, copy_bytes(rows, **batch.columns))
-        elif rows:
-            sql.insert_fresh(cursor, batch.columns, _json(rows))
+        columns = _in_key_order(new, candidates.customers, batch.ids)
+        if len(new) >= COPY_FROM:
+            sql.copy_fresh(cursor, copy_bytes(columns, **batch.same))
+        elif new:
+            sql.insert_fresh(cursor, batch.same, _rows(columns))
         problems = _in_order(candidates.problems + conflicts)
-        not_kept = _settle_rejected(cursor, head, batch, candidates, rows, problems)
-    return Stored(batch.id, batch.received_at, len(rows), duplicates, problems, not_kept)
+        not_kept = _settle_rejected(cursor, head, batch, candidates, columns.keys, problems)
+    return Stored(batch.id, batch.received_at, len(new), duplicates, problems, not_kept)
 
 
 def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
@@ -196,8 +194,8 @@ def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
     with transaction.atomic(), connection.cursor() as cursor:
         batch = _open(cursor, head, Counts(0, 0, 0, 0), len(records))
         index_of = dict(zip(batch.ids, (record.index for record in records), strict=True))
-        rows = _rows_in_key_order(records, candidates.customers, batch.ids)
-        inserted = sql.insert_unknown(cursor, batch.columns, _json(rows))
+        columns = _in_key_order(records, candidates.customers, batch.ids)
+        inserted = sql.insert_unknown(cursor, batch.same, _rows(columns))
         stored = {index_of[record_id] for record_id in inserted}
         # A statement of its own: the insert's snapshot does not show what it waited for.
         known = known_records(
@@ -211,7 +209,7 @@ def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
         counts = Counts(len(inserted), duplicates, len(conflicts), len(candidates.problems))
         sql.close_batch(cursor, batch.id, head.usage_event_id, counts._asdict())
         problems = _in_order(candidates.problems + conflicts)
-        new = [row for row in rows if row.id in inserted]
+        new = [key for record_id, key in zip(columns.ids, columns.keys, strict=True) if record_id in inserted]
         not_kept = _settle_rejected(cursor, head, batch, candidates, new, problems)
     return Stored(batch.id, batch.received_at, len(inserted), duplicates, problems, not_kept)
 
@@ -241,12 +239,12 @@ def _settle_rejected(
     head: BatchHead,
     batch: "_OpenBatch",
     candidates: Candidates,
-    stored: list[CopyRow],
+    stored: list[str | None],
     problems: list[Problem],
 ) -> int:
     """Close the entries whose records have come, and keep the refused ones; returns how many found no room."""
     if batch.quarantine_waits:
-        keys = [row.key for row in stored if row.key is not None]
+        keys = [key for key in stored if key is not None]
         close_delivered(cursor, head.usage_event_id, batch.id, keys, batch.received_at)
     if problems and candidates.keep_rejected:
         keep_rejected(
@@ -268,7 +266,7 @@ class _OpenBatch:
     received_at: datetime
     quarantine_waits: bool
     ids: list[int]
-    columns: dict[str, Any]
+    same: dict[str, Any]  # the columns that all of its records have in common
 
 
 def _open(cursor: Any, head: BatchHead, counts: Counts, records: int) -> _OpenBatch:
@@ -276,25 +274,33 @@ def _open(cursor: Any, head: BatchHead, counts: Counts, records: int) -> _OpenBa
     if opened is None:
         raise DefinitionChanged
     batch_id, received_at, quarantine_waits, ids = opened
-    columns = {
+    same = {
         "usage_event_id": head.usage_event_id,
         "batch_id": batch_id,
         "schema_version": head.schema_version,
         "received_at": received_at,
     }
-    return _OpenBatch(batch_id, received_at, quarantine_waits, ids, columns)
+    return _OpenBatch(batch_id, received_at, quarantine_waits, ids, same)
 
 
-def _rows_in_key_order(records: list[ReceivedRecord], customers: dict[str, int], ids: list[int]) -> list[CopyRow]:
+def _in_key_order(records: list[ReceivedRecord], customers: dict[str, int], ids: list[int]) -> CopyColumns:
     """Ids follow the order sent; the order of inserting is that of the keys, or overlapping batches would deadlock."""
-    # As CopyRow(…) for each record, without a step of Python for each.
-    columns = (map(attrgetter(name), records) for name in ("customer_id", "timestamp", "key", "data"))
-    customer_ids, *others = columns
-    values = zip(ids, map(customers.__getitem__, customer_ids), *others, strict=True)
-    rows: list[CopyRow] = list(map(tuple.__new__, repeat(CopyRow), values))
-    rows.sort(key=lambda row: row.key or "")
-    return rows
+    columns = CopyColumns(
+        ids,
+        [customers[record.customer_id] for record in records],
+        [record.timestamp for record in records],
+        [record.key for record in records],
+        [record.data for record in records],
+    )
+    keys = [key or "" for key in columns.keys]
+    if keys == sorted(keys):
+        return columns
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return CopyColumns(*([column[place] for place in order] for column in columns))
 
 
-def _json(rows: list[CopyRow]) -> str:
-    return msgspec.json.encode([{**row._asdict(), "data": msgspec.Raw(row.data)} for row in rows]).decode()
+def _rows(columns: CopyColumns) -> str:
+    names = ("id", "customer_id", "timestamp", "key", "data")
+    *others, data = columns
+    rows = zip(*others, map(msgspec.Raw, data), strict=True)
+    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()

@@ -26,7 +26,7 @@ from metrics.models import Metric
 from tests.benchmarks.baseline.views import SCHEMA
 from tests.benchmarks.clients import WORKERS, Connection, request
 from tests.benchmarks.measuring import told
-from usage.copying import CopyRow, copy_bytes
+from usage.copying import CopyColumns, copy_bytes
 from usage.definitions import create_usage_event
 from usage.models import UsageEvent
 
@@ -115,19 +115,16 @@ class Scene:
         """Return batches as bare COPY streams for the same table, in the order of their keys."""
         streams = []
         for _ in range(batches):
-            ids = allot(size)
-            rows = [
-                CopyRow(
-                    record_id,
-                    self.customer_ids[record["customer_id"]],
-                    datetime.fromisoformat(record["timestamp"]),
-                    record["id"],
-                    dumps(record["data"]).encode(),
-                )
-                for record_id, record in zip(ids, self.records(size), strict=True)
-            ]
+            records = self.records(size)
+            columns = CopyColumns(
+                allot(size),
+                [self.customer_ids[record["customer_id"]] for record in records],
+                [datetime.fromisoformat(record["timestamp"]) for record in records],
+                [record["id"] for record in records],
+                [dumps(record["data"]).encode() for record in records],
+            )
             streams.append(
-                copy_bytes(rows, usage_event_id=usage_event.pk, batch_id=1, schema_version=1, received_at=START)
+                copy_bytes(columns, usage_event_id=usage_event.pk, batch_id=1, schema_version=1, received_at=START)
             )
         return streams
 

@@ -13,7 +13,7 @@ from tests.threads import run_together
 
 
 def remembered() -> set[str]:
-    return {sent_id for _, _, sent_id in resolution._known}
+    return {sent_id for known in resolution._known.values() for sent_id in known}
 
 
 def test_known_customers_are_found_and_unknown_ones_created_unconfirmed(organisation: Organisation) -> None:

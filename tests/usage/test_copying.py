@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from customers.exactjson import dumps, loads
 from tests.conftest import record, take_in
 from usage import storage
-from usage.copying import HEADER, TRAILER, CopyRow, copy_bytes, microseconds
+from usage.copying import HEADER, TRAILER, CopyColumns, copy_bytes, microseconds
 from usage.definitions import create_usage_event
 from usage.models import UsageEvent, UsageRecord
 
@@ -112,7 +112,7 @@ def test_a_copy_stores_all_or_nothing(compute: UsageEvent) -> None:
 def test_the_stream_has_a_header_and_a_trailer() -> None:
     columns = {"usage_event_id": 1, "batch_id": 2, "schema_version": 1, "received_at": datetime(2025, 1, 1, tzinfo=UTC)}
 
-    assert copy_bytes([], **columns) == HEADER + TRAILER  # type: ignore[arg-type]
+    assert copy_bytes(CopyColumns([], [], [], [], []), **columns) == HEADER + TRAILER  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,13 @@ def test_postgresql_reads_what_was_packed(sent: list[tuple[datetime, str | None,
             " received_at timestamptz, revision integer)"
             " ON COMMIT DROP"
         )
-        packed = [CopyRow(-i, 2**62 + i, *row[:2], dumps(row[2]).encode()) for i, row in enumerate(sent)]
+        packed = CopyColumns(
+            [-i for i in range(len(sent))],
+            [2**62 + i for i in range(len(sent))],
+            [moment for moment, _, _ in sent],
+            [key for _, key, _ in sent],
+            [dumps(data).encode() for _, _, data in sent],
+        )
         columns = {"usage_event_id": 7, "batch_id": 2**63 - 1, "schema_version": 3}
         with cursor.copy("COPY packed FROM STDIN (FORMAT binary)") as copy:
             copy.write(copy_bytes(packed, **columns, received_at=datetime(2025, 1, 1, tzinfo=UTC)))

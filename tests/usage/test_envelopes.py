@@ -441,7 +441,18 @@ def test_text_that_is_no_identity_is_refused(text: str) -> None:
 
 # --- the quick way ---------------------------------------------------------------------------------------------------
 
-NUMBERS = ["1", "1.50", "-0.0", "1e5", "1E64", "1e65", "0.1e-64", "1e999999999"]
+NUMBERS = [
+    "1",
+    "1.50",
+    "-0.0",
+    "1.50000000000000000001",
+    "9007199254740992.5",
+    "1e5",
+    "1E64",
+    "1e65",
+    "0.1e-64",
+    "1e999999999",
+]
 LONG_NUMBERS = ["9" * 64, "9" * 65, "9" * 33 + "." + "9" * 33]
 TEXTS = ['"a"', '"0e1"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\\\u0000"', '"' + "9" * 70 + '"', '"é\\n"', '""']
 NESTED = ["[1,[2]]", "[" * 70 + "]" * 70, "[" * 62 + "]" * 62, '{"hours":{}}']
@@ -461,7 +472,39 @@ wire = st.builds(
 )
 
 
-@given(st.lists(wire | st.just(with_data('{"hours":2}')), min_size=1, max_size=4), st.sampled_from([ANYTHING, HOURS]))
+def hours(subschema: dict[str, Any]) -> DataSchema:
+    return DataSchema({"type": "object", "properties": {"hours": subschema}})
+
+
+WHICH_NUMBER: list[dict[str, Any]] = [
+    {"type": "integer"}, {"maximum": 1.5}, {"exclusiveMinimum": 1.5}, {"multipleOf": 0.5}, {"enum": [1.5]},
+    {"not": {"const": 1.5}}, {"minimum": 9007199254740992.5}, {"exclusiveMaximum": 9007199254740992.5},
+]  # fmt: skip
+SCHEMAS = [ANYTHING, HOURS, *map(hours, WHICH_NUMBER)]
+
+
+@pytest.mark.parametrize(
+    ("subschema", "number"),
+    [
+        ({"type": "integer"}, "9007199254740992.5"),
+        ({"maximum": 1.5}, "1.50000000000000000001"),
+        ({"minimum": 1.5}, "1.49999999999999999999"),
+        ({"not": {"exclusiveMinimum": 1.5}}, "1.50000000000000000001"),
+        ({"not": {"exclusiveMaximum": 1.5}}, "1.49999999999999999999"),
+        ({"multipleOf": 0.5}, "1.50000000000000000001"),
+        ({"enum": [1.5]}, "1.50000000000000000001"),
+        ({"const": 1.5}, "1.50000000000000000001"),
+        ({"not": {"uniqueItems": True}}, "[1.5,1.50000000000000000001]"),
+    ],
+)
+def test_where_a_schema_asks_which_number_it_is_no_digit_is_lost(subschema: dict[str, Any], number: str) -> None:
+    text = with_data('{"hours":' + number + "}")
+    sent = split_body(f"[{text}]".encode(), max_records=10)
+
+    assert _read_together(sent, hours(subschema), NO_LIMITS) is None
+
+
+@given(st.lists(wire | st.just(with_data('{"hours":2}')), min_size=1, max_size=4), st.sampled_from(SCHEMAS))
 def test_together_nothing_is_read_otherwise_than_each_for_itself(texts: list[str], schema: DataSchema) -> None:
     sent = split_body(f"[{','.join(texts)}]".encode(), max_records=10, key="k")
     together, (records, problems) = _read_together(sent, schema, NO_LIMITS), _read_each(sent, schema, NO_LIMITS)
