@@ -91,6 +91,7 @@ def _parts(
     stored: sql.Composable,
     raw: sql.Composable,
     groups: sql.SQL = _GROUPED,
+    stored_groups: sql.SQL = _GROUPED,
 ) -> list[sql.Composed]:
     """Return the SELECTs of all places, stored hours first."""
     parts = selected_from_records(metric, reading, question, parameters, raw, groups)
@@ -103,7 +104,7 @@ def _parts(
                 states=stored,
                 table=sql.Identifier(table),
                 condition=asked.condition,
-                groups=groups,
+                groups=stored_groups,
                 stored_hours=stored_hours(reading),
             ),
         )
@@ -121,10 +122,19 @@ def read_columns(
     """Return the state that some columns hold, merged over stored hours and records."""
     merged = sql.SQL(", ").join(column.merged for column in columns)
     of_records = sql.SQL(", ").join(column.of() for column in columns)
-    parts = _parts(
-        metric, reading, question, parameters, table="metrics_metricaggregate", stored=merged, raw=of_records
-    )
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    # By the hour and without dimensions each stored hour is a window of its own: there is nothing to merge.
+    alone = reading.is_by_the_hour and not metric.group_by
+    parts = _parts(
+        metric,
+        reading,
+        question,
+        parameters,
+        table="metrics_metricaggregate",
+        stored=names if alone else merged,
+        raw=of_records,
+        stored_groups=AS_THEY_ARE if alone else _GROUPED,
+    )
     statement = _ONE_PART if len(parts) == 1 else _MERGED
     cursor.execute(statement.format(states=merged, parts=_EACH.join(parts), names=names), parameters)
     return states_of(cursor, *(column.name for column in columns))
@@ -161,6 +171,7 @@ def read_distinct(
         stored=sql.SQL("aggregate.value_hash"),
         raw=sql.SQL("value"),
         groups=AS_THEY_ARE,
+        stored_groups=AS_THEY_ARE,
     )
     cursor.execute(_DISTINCT.format(parts=_EACH.join(parts)), parameters)
     return together(states, states_of(cursor, "distinct_count"))

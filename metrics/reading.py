@@ -43,6 +43,11 @@ class Reading:
     changed: list[CustomerHour] = field(default_factory=list)
     from_records: bool = False
 
+    @property
+    def is_by_the_hour(self) -> bool:
+        """Whether each of its many windows is one stored hour."""
+        return _step(self.edges) == HOUR and not self.split
+
     def parameters(self, metric: Metric, **more: Any) -> Parameters:
         """Return the values of the statements below."""
         start, end, step = self.edges[0], self.edges[-1], _step(self.edges)

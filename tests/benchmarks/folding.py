@@ -19,7 +19,7 @@ from metrics.parameters import Parameters
 from metrics.snapshots import snapshot
 from tests.benchmarks.clients import connections, send_all
 from tests.benchmarks.ingestion import supply
-from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, told
+from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, settle, told
 from tests.benchmarks.scene import BEAT, START, WORKER, Scene, running, web
 from usage.bodies import split_body
 from usage.definitions import define
@@ -168,6 +168,7 @@ def two_workers(report: Report, scene: Scene, new: int) -> None:
         for name, workers in (("in turn", (first, first)), ("at once", (first, second))):
             for usage_event in usage_events:
                 take_in(scene, usage_event, new)
+            settle()
             took[name] = seconds(lambda workers=workers: fold_all(usage_events, workers))  # type: ignore[misc]
         if number:
             ratios.append(took["in turn"] / took["at once"])

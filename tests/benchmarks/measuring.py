@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
+
 ROUNDS = 7
 AT_LEAST, AT_MOST = "≥", "≤"
 
@@ -91,6 +93,13 @@ def side_by_side(variants: dict[str, Work], rounds: int = ROUNDS) -> dict[str, l
     return taken
 
 
+def settle(most_seconds: float = 3.0) -> None:
+    """Wait until nobody on this machine is at work: what was stored just now is still being written back."""
+    deadline = time.monotonic() + most_seconds
+    while psutil.cpu_percent(0.2) > 10 and time.monotonic() < deadline:
+        pass
+
+
 def ratio(one: list[float], other: list[float]) -> float:
     """Return the median of the ratios of each round."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
@@ -117,7 +126,21 @@ def machine() -> dict[str, object]:
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "two processes that only count, against one": round(parallel_speed(), 2),
+        "nanoseconds of a turn of an empty loop": round(loop_nanoseconds()),
     }
+
+
+def loop_nanoseconds() -> float:
+    """Return the processor time of one turn of a loop that does nothing: how fast this machine runs Python."""
+    turns = 1_000_000
+
+    def count() -> float:
+        started = time.process_time()
+        for _ in range(turns):
+            pass
+        return time.process_time() - started
+
+    return statistics.median(count() for _ in range(5)) / turns * 1e9
 
 
 def parallel_speed() -> float:

@@ -53,7 +53,7 @@ def from_aggregates(report: Report, scene: Scene, metric: Metric) -> None:
     middle = len(ranked) // 2
     for number, name, customers, bar in (
         ("14a", "heavy", ranked[-1:] * 8, 40),
-        ("14b", "median", ranked[middle - 4 : middle + 4], 6),
+        ("14b", "median", ranked[middle - 10 : middle + 10], 6),
     ):
         shares = [reading_seconds(metric, customer_id) for customer_id in customers][1:]
         measured = statistics.median(raw / aggregates for aggregates, raw in shares) if not report.quick else None

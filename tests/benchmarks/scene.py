@@ -2,7 +2,7 @@
 
 import itertools
 import os
-import secrets
+import random
 import subprocess
 import sys
 import time
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import psutil
@@ -45,7 +44,7 @@ _numbers = itertools.count(1)
 
 def key(number: int) -> str:
     """Return an identity as UUIDv7 gives them: ordered by time, then random."""
-    tail = secrets.token_hex(10)
+    tail = f"{random.getrandbits(80):020x}"
     return f"{number:08x}-{tail[:4]}-7{tail[4:7]}-8{tail[7:10]}-{tail[8:20]}"
 
 
@@ -95,7 +94,7 @@ class Scene:
                     "customer_id": f"cus_{number * 7919 % CUSTOMERS:05d}",
                     "timestamp": (START + number % (DAYS * DAY) * BETWEEN).isoformat(),
                     "data": {
-                        "value": Decimal(number % 1000) / 8,
+                        "value": number % 1000 / 8,
                         "region": REGIONS[number % 3],
                         "endpoint": f"/v1/{number % 40}",
                     },
