@@ -33,6 +33,20 @@ class CopyColumns(NamedTuple):
     keys: list[str | None]
     data: list[bytes]
 
+    def in_key_order(self) -> "CopyColumns":
+        """Return the same records in the order of their keys; those without one come first."""
+        keys = [key or "" for key in self.keys]
+        if keys == sorted(keys):  # mostly: UUIDv7 goes with time
+            return self
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        return CopyColumns(
+            [self.ids[place] for place in order],
+            [self.customer_ids[place] for place in order],
+            [self.timestamps[place] for place in order],
+            [self.keys[place] for place in order],
+            [self.data[place] for place in order],
+        )
+
 
 class _Packers(dict[int, Callable[..., bytes]]):
     """By the length of the key: what packs a row up to its data.

@@ -8,6 +8,7 @@ import msgspec
 
 from customers.exactjson import dumps
 from usage.bodies import MAX_DEPTH, MAX_TEXT, PlainEnvelope, Submission
+from usage.received import ReceivedRecord, ReceivedRecords
 from usage.schemas import DataSchema
 from usage.storable import (
     Refused,
@@ -43,16 +44,6 @@ class Problem:
     rejected_record: str | None = None
 
 
-class ReceivedRecord(msgspec.Struct, gc=False):
-    """A record that passed every check that needs no database. `data` is JSON text, `timestamp` is UTC."""
-
-    index: int
-    customer_id: str
-    timestamp: datetime
-    key: str | None
-    data: bytes
-
-
 _envelope = msgspec.json.Decoder(Envelope)
 _plain_envelope = msgspec.json.Decoder(PlainEnvelope)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -71,16 +62,19 @@ NO_LIMITS = TimeLimits()
 
 def read_records(
     submission: Submission, schema: DataSchema, limits: TimeLimits = NO_LIMITS
-) -> tuple[list[ReceivedRecord], list[Problem]]:
+) -> tuple[ReceivedRecords, list[Problem]]:
     """Return the good records of a request and the problems of the others, both in the order sent.
 
     Each record yields exactly one of the two.
     """
     together = _read_together(submission, schema, limits)
-    return (together, []) if together is not None else _read_each(submission, schema, limits)
+    if together is not None:
+        return together, []
+    records, problems = _read_each(submission, schema, limits)
+    return ReceivedRecords.of(records), problems
 
 
-def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimits) -> list[ReceivedRecord] | None:
+def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimits) -> ReceivedRecords | None:
     """Read records of which every one is plainly good, each step for all of them; None if one needs a closer look.
 
     It takes nothing that `_read_each` would refuse or read otherwise, at less than half of its cost.
@@ -98,10 +92,13 @@ def _read_together(submission: Submission, schema: DataSchema, limits: TimeLimit
         return None
     if (limits.oldest and min(moments) < limits.oldest) or (limits.newest and max(moments) > limits.newest):
         return None
-    return [
-        ReceivedRecord(index, envelope.customer_id, moment, envelope.id or submission.key_of(index), text)
-        for index, (envelope, moment, text) in enumerate(zip(envelopes, moments, texts, strict=True))
-    ]
+    return ReceivedRecords(
+        range(len(envelopes)),
+        [envelope.customer_id for envelope in envelopes],
+        moments,
+        [envelope.id or submission.key_of(index) for index, envelope in enumerate(envelopes)],
+        texts,
+    )
 
 
 def _read_each(

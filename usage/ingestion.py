@@ -12,8 +12,9 @@ from customers.models import ApiKey, Scope
 from customers.resolution import resolve_customers
 from usage.bodies import Submission
 from usage.definitions import Definition, DefinitionChanged, confirm_definition, hold_definition, load_definition
-from usage.envelopes import Problem, ReceivedRecord, read_records
+from usage.envelopes import Problem, read_records
 from usage.models import IngestBatch
+from usage.received import ReceivedRecord, ReceivedRecords
 from usage.references import batch_reference
 from usage.storage import BatchHead, Candidates, Contradicted, Stored, store
 
@@ -111,17 +112,17 @@ def _candidates(usage_event: Definition, submission: Submission, source: Source,
     records, problems = read_records(submission, usage_event.schema, usage_event.time_limits())
     customers = resolve_customers(
         usage_event.organisation_id,
-        {record.customer_id for record in records},
+        set(records.customer_ids),
         aliases_revision=usage_event.aliases_revision,
         create=False,
     )
-    if not usage_event.creates_customers:
+    if not usage_event.creates_customers and set(records.customer_ids) - customers.keys():
         problems += [
             Problem(record.index, record.key, "unknown_customer", "/customer_id", _unknown(record.customer_id))
             for record in records
             if record.customer_id not in customers
         ]
-        records = [record for record in records if record.customer_id in customers]
+        records = ReceivedRecords.of(record for record in records if record.customer_id in customers)
     taken, repeats, contradicting = _each_identity_once(records, customers)
     return Candidates(
         records=taken,
@@ -137,7 +138,7 @@ def _candidates(usage_event: Definition, submission: Submission, source: Source,
 
 def _create_customers(usage_event: Definition, source: Source, candidates: Candidates) -> None:
     """Create the unknown customers of good records, if the policy still says so: creating is not undone."""
-    unknown = {record.customer_id for record in candidates.records} - candidates.customers.keys()
+    unknown = set(candidates.records.customer_ids) - candidates.customers.keys()
     if unknown:
         confirm_definition(usage_event)
         _confirm_source(source)
@@ -150,10 +151,10 @@ def _unknown(customer_id: str) -> str:
 
 
 def _each_identity_once(
-    records: list[ReceivedRecord], customers: dict[str, int]
-) -> tuple[list[ReceivedRecord], dict[int, list[int]], list[Problem]]:
+    records: ReceivedRecords, customers: dict[str, int]
+) -> tuple[ReceivedRecords, dict[int, list[int]], list[Problem]]:
     """Of records with one identity the first is taken; later ones are repeats of it, or contradict it."""
-    if len({record.key for record in records}) == len(records):
+    if len(set(records.keys)) == len(records):
         return records, {}, []
     first: dict[str, ReceivedRecord] = {}
     taken: list[ReceivedRecord] = []
@@ -167,7 +168,7 @@ def _each_identity_once(
         else:
             message = f"record {earlier.index} of this request has the same id and other content"
             contradicting.append(Problem(record.index, record.key, "duplicate_in_batch", "/id", message))
-    return taken, repeats, contradicting
+    return ReceivedRecords.of(taken), repeats, contradicting
 
 
 def _mean_the_same(one: ReceivedRecord, other: ReceivedRecord, customers: dict[str, int]) -> bool:

@@ -1,7 +1,7 @@
 """The one transaction in which a batch and its records are stored, known identities told apart, and all is durable."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from usage import sql
 from usage.copying import CopyColumns, copy_bytes
 from usage.definitions import DefinitionChanged
-from usage.envelopes import Problem, ReceivedRecord
+from usage.envelopes import Problem
+from usage.received import ReceivedRecords
 from usage.rejection_sql import close_delivered
 from usage.rejections import keep_rejected
 
@@ -66,7 +67,7 @@ class Candidates:
     `repeats` holds the indexes of equal later records by the first's index; `problems` are those refused already.
     """
 
-    records: list[ReceivedRecord]
+    records: ReceivedRecords
     customers: dict[str, int]
     repeats: dict[int, list[int]]
     problems: list[Problem]
@@ -123,22 +124,23 @@ def _check_is_replay(error: IntegrityError) -> None:
         raise error
 
 
-def _suspect(usage_event_id: int, records: list[ReceivedRecord]) -> bool:
+def _suspect(usage_event_id: int, records: ReceivedRecords) -> bool:
     until = _replaying.get(usage_event_id)
-    return until is not None and until > time.monotonic() and any(record.key is not None for record in records)
+    return until is not None and until > time.monotonic() and any(key is not None for key in records.keys)
 
 
-def known_records(
-    usage_event_id: int, records: Iterable[ReceivedRecord], customers: Mapping[str, int]
-) -> dict[int, bool]:
+def known_records(usage_event_id: int, records: ReceivedRecords, customers: Mapping[str, int]) -> dict[int, bool]:
     """Tell of those records whose identity is stored, by index, whether they mean what was first ingested under it.
 
     A customer that is not among the known ones cannot be the one of a stored record.
     """
+    owners = map(customers.get, records.customer_ids)
     rows = [
-        (record.index, customers.get(record.customer_id), record.timestamp, record.key, record.data)
-        for record in records
-        if record.key is not None
+        (index, owner, moment, key, data)
+        for index, owner, moment, key, data in zip(
+            records.indexes, owners, records.timestamps, records.keys, records.data, strict=True
+        )
+        if key is not None
     ]
     return sql.compare_with_first(connection, usage_event_id, rows) if rows else {}
 
@@ -171,7 +173,9 @@ def _store_at_once(head: BatchHead, candidates: Candidates, known: dict[int, boo
 
 def _store_fresh(head: BatchHead, candidates: Candidates, known: dict[int, bool]) -> Stored:
     """Store the records that are not among the known, whatever else there is in the batch, step by step."""
-    new = [record for record in candidates.records if record.index not in known] if known else candidates.records
+    new = candidates.records
+    if known:
+        new = ReceivedRecords.of(record for record in new if record.index not in known)
     duplicates, conflicts = _classify(candidates, known)
     with transaction.atomic(), connection.cursor() as cursor:
         counts = Counts(len(new), duplicates, len(conflicts), len(candidates.problems))
@@ -193,13 +197,15 @@ def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
     records = candidates.records
     with transaction.atomic(), connection.cursor() as cursor:
         batch = _open(cursor, head, Counts(0, 0, 0, 0), len(records))
-        index_of = dict(zip(batch.ids, (record.index for record in records), strict=True))
+        index_of = dict(zip(batch.ids, records.indexes, strict=True))
         columns = _in_key_order(records, candidates.customers, batch.ids)
         inserted = sql.insert_unknown(cursor, batch.same, _rows(columns))
         stored = {index_of[record_id] for record_id in inserted}
         # A statement of its own: the insert's snapshot does not show what it waited for.
         known = known_records(
-            head.usage_event_id, [record for record in records if record.index not in stored], candidates.customers
+            head.usage_event_id,
+            ReceivedRecords.of(record for record in records if record.index not in stored),
+            candidates.customers,
         )
         if len(known) + len(stored) != len(records):
             raise LookupError(f"{len(records) - len(stored)} known records were expected, got {len(known)}")
@@ -283,24 +289,19 @@ def _open(cursor: Any, head: BatchHead, counts: Counts, records: int) -> _OpenBa
     return _OpenBatch(batch_id, received_at, quarantine_waits, ids, same)
 
 
-def _in_key_order(records: list[ReceivedRecord], customers: dict[str, int], ids: list[int]) -> CopyColumns:
+def _in_key_order(records: ReceivedRecords, customers: dict[str, int], ids: list[int]) -> CopyColumns:
     """Ids follow the order sent; the order of inserting is that of the keys, or overlapping batches would deadlock."""
-    columns = CopyColumns(
+    return CopyColumns(
         ids,
-        [customers[record.customer_id] for record in records],
-        [record.timestamp for record in records],
-        [record.key for record in records],
-        [record.data for record in records],
-    )
-    keys = [key or "" for key in columns.keys]
-    if keys == sorted(keys):
-        return columns
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return CopyColumns(*([column[place] for place in order] for column in columns))
+        [customers[customer_id] for customer_id in records.customer_ids],
+        records.timestamps,
+        records.keys,
+        records.data,
+    ).in_key_order()
 
 
 def _rows(columns: CopyColumns) -> str:
     names = ("id", "customer_id", "timestamp", "key", "data")
-    *others, data = columns
-    rows = zip(*others, map(msgspec.Raw, data), strict=True)
+    data = map(msgspec.Raw, columns.data)
+    rows = zip(columns.ids, columns.customer_ids, columns.timestamps, columns.keys, data, strict=True)
     return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()

@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime
-from operator import attrgetter
 
 EXPECTED = "RFC 3339 such as '2025-06-17T14:03:12Z', or 'YYYY-MM-DD HH:MM:SS'"
 _WRITTEN = re.compile(
@@ -49,7 +48,10 @@ def parse_plain_timestamps(texts: list[str]) -> list[datetime] | None:
 
     Plain is what is written in UTC, in capitals, with up to nine digits of a second, and exists.
     """
-    if not _PLAIN.issuperset("\n".join(texts).encode("ascii", "replace").translate(_DIGITS_TO_ZERO).split(b"\n")):
+    written = "\n".join(texts).encode("ascii", "replace")
+    if not _PLAIN.issuperset(written.translate(_DIGITS_TO_ZERO).split(b"\n")):
+        return None
+    if written.count(b"+") != written.count(b"+00:00"):
         return None
     try:
         moments = list(map(datetime.fromisoformat, texts))
@@ -57,7 +59,7 @@ def parse_plain_timestamps(texts: list[str]) -> list[datetime] | None:
         return None
     if not FIRST_MOMENT <= min(moments) <= max(moments) < END_MOMENT:
         return None
-    return moments if set(map(attrgetter("tzinfo"), moments)) == {UTC} else None
+    return moments
 
 
 def check_moment(moment: datetime) -> None:

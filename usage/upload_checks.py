@@ -6,7 +6,8 @@ from typing import Any
 
 from customers.resolution import resolve_customers
 from usage.definitions import Definition
-from usage.envelopes import Problem, ReceivedRecord, read_records
+from usage.envelopes import Problem, read_records
+from usage.received import ReceivedRecord, ReceivedRecords
 from usage.storage import CONFLICT, known_records
 from usage.upload_chunks import Chunk, UploadReader
 
@@ -33,15 +34,13 @@ class DryRun:
     def add(self, definition: Definition, reader: UploadReader, chunk: Chunk) -> None:
         """Count what would become of a chunk. Identities that an earlier row of the file had are `repeated`."""
         records, problems = read_records(chunk.submission, definition.schema, definition.time_limits())
-        customers = resolve_customers(
-            definition.organisation_id, {record.customer_id for record in records}, create=False
-        )
+        customers = resolve_customers(definition.organisation_id, set(records.customer_ids), create=False)
         if not definition.creates_customers:
             problems += [_unknown(record) for record in records if record.customer_id not in customers]
-            records = [record for record in records if record.customer_id in customers]
+            records = ReceivedRecords.of(record for record in records if record.customer_id in customers)
         elif len(self._customers) < REMEMBERED_CUSTOMERS:
-            self._customers |= {record.customer_id for record in records} - customers.keys()
-        fresh = [record for record in records if self._first(record.key)]
+            self._customers |= set(records.customer_ids) - customers.keys()
+        fresh = ReceivedRecords.of(record for record in records if self._first(record.key))
         known = known_records(definition.usage_event_id, fresh, customers)
         conflicts = [record for record in fresh if known.get(record.index) is False]
         self.rows += len(chunk.rows)

@@ -1,0 +1,52 @@
+"""Records that passed every check that needs no database: one, and all of a request."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import overload
+
+import msgspec
+
+
+class ReceivedRecord(msgspec.Struct, gc=False):
+    """One such record. `data` is JSON text, `timestamp` is UTC."""
+
+    index: int
+    customer_id: str
+    timestamp: datetime
+    key: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecords(Sequence[ReceivedRecord]):
+    """Such records column by column: what is done to all of them needs no object for each."""
+
+    indexes: Sequence[int]
+    customer_ids: list[str]
+    timestamps: list[datetime]
+    keys: list[str | None]
+    data: list[bytes]
+
+    @classmethod
+    def of(cls, records: Iterable[ReceivedRecord]) -> "ReceivedRecords":
+        """Return records that are known one by one."""
+        rows = [(one.index, one.customer_id, one.timestamp, one.key, one.data) for one in records]
+        return cls(*map(list, zip(*rows, strict=True))) if rows else cls([], [], [], [], [])
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __iter__(self) -> Iterator[ReceivedRecord]:
+        return map(ReceivedRecord, self.indexes, self.customer_ids, self.timestamps, self.keys, self.data)
+
+    @overload
+    def __getitem__(self, place: int) -> ReceivedRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> "ReceivedRecords": ...
+    def __getitem__(self, place: int | slice) -> "ReceivedRecord | ReceivedRecords":
+        if isinstance(place, slice):
+            return ReceivedRecords.of(list(self)[place])
+        return ReceivedRecord(
+            self.indexes[place], self.customer_ids[place], self.timestamps[place], self.keys[place], self.data[place]
+        )
