@@ -175,7 +175,7 @@ def against_the_usual_way(
             40,
         )
         report.add("16b", "plain DRF, cached validator / ours", ratio(taken["cached"], each), AT_LEAST, 5)
-        count = 200 if report.quick else 400
+        count = 80 if report.quick else 400
         singles = supply(lambda: scene.posts(usage_event, count, 1))
         usual = supply(lambda: baseline_posts(scene, "/per-call", count, 1))
         taken = side_by_side(
