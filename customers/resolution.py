@@ -59,7 +59,7 @@ def _create(organisation_id: int, external_ids: list[str]) -> None:
 
 
 def _remember(organisation_id: int, aliases_revision: int, customers: dict[str, int]) -> None:
-    if transaction.get_connection().in_atomic_block:
+    if not customers or transaction.get_connection().in_atomic_block:
         return
     if sum(map(len, list(_known.values()))) + len(customers) > REMEMBERED:
         _known.clear()

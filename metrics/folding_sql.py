@@ -141,8 +141,7 @@ def report_fold(
 
 # --- claimed batches -------------------------------------------------------------------------------------------------
 
-# Through the index of batches, whatever the planner believes: of a usage event that is newer than its statistics it
-# thinks that it has no records, and would read all of them to find the batches.
+# Through the index of batches, whatever the planner believes: OFFSET 0 keeps it from looking at the conditions around.
 _OF_BATCHES = "(SELECT * FROM usage_usagerecord WHERE batch_id = ANY (%(batch_ids)s) OFFSET 0) AS record"
 # The records are looked at once for all metrics with the same dimensions; each has its columns of states in `grouped`.
 _ADD = sql.SQL(

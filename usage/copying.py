@@ -25,7 +25,7 @@ _TAIL = struct.Struct("!iqiiiqii")
 
 
 class CopyColumns(NamedTuple):
-    """What differs from record to record within a batch, column by column, in the order of inserting."""
+    """What differs from record to record within a batch, column by column."""
 
     ids: list[int]
     customer_ids: list[int]

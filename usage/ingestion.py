@@ -11,12 +11,13 @@ from customers.exactjson import loads, same_json
 from customers.models import ApiKey, Scope
 from customers.resolution import resolve_customers
 from usage.bodies import Submission
+from usage.candidates import BatchHead, Candidates, Contradicted, Stored
 from usage.definitions import Definition, DefinitionChanged, confirm_definition, hold_definition, load_definition
 from usage.envelopes import Problem, read_records
 from usage.models import IngestBatch
 from usage.received import ReceivedRecord, ReceivedRecords
 from usage.references import batch_reference
-from usage.storage import BatchHead, Candidates, Contradicted, Stored, store
+from usage.storage import store
 
 log = logging.getLogger(__name__)
 

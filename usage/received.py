@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import overload
 
 import msgspec
 
@@ -18,8 +17,8 @@ class ReceivedRecord(msgspec.Struct, gc=False):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedRecords(Sequence[ReceivedRecord]):
+@dataclass(frozen=True, slots=True, eq=False)
+class ReceivedRecords:
     """Such records column by column: what is done to all of them needs no object for each."""
 
     indexes: Sequence[int]
@@ -39,14 +38,3 @@ class ReceivedRecords(Sequence[ReceivedRecord]):
 
     def __iter__(self) -> Iterator[ReceivedRecord]:
         return map(ReceivedRecord, self.indexes, self.customer_ids, self.timestamps, self.keys, self.data)
-
-    @overload
-    def __getitem__(self, place: int) -> ReceivedRecord: ...
-    @overload
-    def __getitem__(self, place: slice) -> "ReceivedRecords": ...
-    def __getitem__(self, place: int | slice) -> "ReceivedRecord | ReceivedRecords":
-        if isinstance(place, slice):
-            return ReceivedRecords.of(list(self)[place])
-        return ReceivedRecord(
-            self.indexes[place], self.customer_ids[place], self.timestamps[place], self.keys[place], self.data[place]
-        )

@@ -42,7 +42,9 @@ class DataSchema:
         self.is_valid = self._validator.is_valid
         text = dumps(schema)
         self._validator_of_many = None if '"$' in text else self._compiled({"items": schema})
-        self.asks_which_number = any(f'"{word}"' in text for word in ASKS_WHICH_NUMBER)
+        # What a $ref leads to beyond this text (the dialect's own schema, say) may ask as well.
+        leads_elsewhere = text.count('"$ref":') != text.count('"$ref":"#')
+        self.asks_which_number = leads_elsewhere or any(f'"{word}"' in text for word in ASKS_WHICH_NUMBER)
 
     @staticmethod
     def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:

@@ -40,7 +40,7 @@ def is_suspicious(text: bytes) -> bool:
     return has_escapes(text) or _LONG_NUMBER in text.translate(_DIGITS_TO_ZERO)
 
 
-def plain_objects(texts: list[bytes], *, exact: bool = True) -> list[dict[str, Any]] | None:
+def plain_objects(texts: list[bytes], *, exact: bool) -> list[dict[str, Any]] | None:
     """Return the JSON objects that are written in the texts; None where a long number calls for `check_storable`.
 
     Numbers with a fraction are rounded unless they must be exact. Escapes are the caller's to look at. Raises Refused,

@@ -1,16 +1,17 @@
 """The one transaction in which a batch and its records are stored, known identities told apart, and all is durable."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import psycopg.errors
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from usage import sql
+from usage.candidates import BatchHead, Candidates, Contradicted, Counts, Stored
 from usage.copying import CopyColumns, copy_bytes
 from usage.definitions import DefinitionChanged
 from usage.envelopes import Problem
@@ -27,65 +28,6 @@ TRANSIENT = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailur
 
 # usage event id -> until when (monotonic seconds) its batches are expected to hold known identities
 _replaying: dict[int, float] = {}
-
-
-class Contradicted(Exception):
-    """A strict batch holds known identities with other content; nothing was stored."""
-
-    def __init__(self, duplicates: int, conflicts: list[Problem]) -> None:
-        super().__init__(f"{len(conflicts)} conflicts")
-        self.duplicates, self.conflicts = duplicates, conflicts
-
-
-class BatchHead(NamedTuple):
-    """Where a batch comes from, and what it was checked against."""
-
-    organisation_id: int
-    usage_event_id: int
-    definition_revision: int
-    aliases_revision: int
-    schema_version: int
-    source: str
-    api_key_id: int | None
-    user_id: int | None
-    upload_id: int | None = None
-
-
-class Counts(NamedTuple):
-    """What becomes of the records of a batch."""
-
-    accepted: int
-    duplicates: int
-    conflicts: int
-    rejected: int
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Records to store, each identity once, and what is to be done with the others.
-
-    `repeats` holds the indexes of equal later records by the first's index; `problems` are those refused already.
-    """
-
-    records: ReceivedRecords
-    customers: dict[str, int]
-    repeats: dict[int, list[int]]
-    problems: list[Problem]
-    payload_of: Callable[[int], str]
-    keep_rejected: bool = True
-    strict: bool = False
-
-
-@dataclass(slots=True)
-class Stored:
-    """What became of the records of a batch; `problems` are all refusals, conflicts among them."""
-
-    batch_id: int
-    received_at: datetime
-    accepted: int
-    duplicates: int
-    problems: list[Problem]
-    not_kept: int
 
 
 def store(head: BatchHead, candidates: Candidates) -> Stored:
@@ -186,7 +128,7 @@ def _store_fresh(head: BatchHead, candidates: Candidates, known: dict[int, bool]
         if len(new) >= COPY_FROM:
             sql.copy_fresh(cursor, copy_bytes(columns, **batch.same))
         elif new:
-            sql.insert_fresh(cursor, batch.same, _rows(columns))
+            sql.insert_fresh(cursor, batch.same, _json_rows(columns))
         problems = _in_order(candidates.problems + conflicts)
         not_kept = _settle_rejected(cursor, head, batch, candidates, columns.keys, problems)
     return Stored(batch.id, batch.received_at, len(new), duplicates, problems, not_kept)
@@ -199,7 +141,7 @@ def _store_beside_others(head: BatchHead, candidates: Candidates) -> Stored:
         batch = _open(cursor, head, Counts(0, 0, 0, 0), len(records))
         index_of = dict(zip(batch.ids, records.indexes, strict=True))
         columns = _in_key_order(records, candidates.customers, batch.ids)
-        inserted = sql.insert_unknown(cursor, batch.same, _rows(columns))
+        inserted = sql.insert_unknown(cursor, batch.same, _json_rows(columns))
         stored = {index_of[record_id] for record_id in inserted}
         # A statement of its own: the insert's snapshot does not show what it waited for.
         known = known_records(
@@ -300,7 +242,7 @@ def _in_key_order(records: ReceivedRecords, customers: dict[str, int], ids: list
     ).in_key_order()
 
 
-def _rows(columns: CopyColumns) -> str:
+def _json_rows(columns: CopyColumns) -> str:
     names = ("id", "customer_id", "timestamp", "key", "data")
     data = map(msgspec.Raw, columns.data)
     rows = zip(columns.ids, columns.customer_ids, columns.timestamps, columns.keys, data, strict=True)

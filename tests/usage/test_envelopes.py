@@ -24,6 +24,7 @@ from usage.envelopes import (
     read_records,
 )
 from usage.received import ReceivedRecord
+from usage.schema_cost import DIALECT
 from usage.schemas import DataSchema
 
 ANYTHING = DataSchema({"type": "object"})
@@ -497,6 +498,7 @@ SCHEMAS = [ANYTHING, HOURS, *map(hours, WHICH_NUMBER)]
         ({"enum": [1.5]}, "1.50000000000000000001"),
         ({"const": 1.5}, "1.50000000000000000001"),
         ({"not": {"uniqueItems": True}}, "[1.5,1.50000000000000000001]"),
+        ({"$ref": DIALECT}, '{"minLength":1.00000000000000000000000001}'),
     ],
 )
 def test_where_a_schema_asks_which_number_it_is_no_digit_is_lost(subschema: dict[str, Any], number: str) -> None:

@@ -15,6 +15,7 @@ from customers.resolution import resolve_customers
 from tests.conftest import beaten_to_it, record, take_in
 from tests.threads import run_together
 from usage import sql, storage
+from usage.candidates import BatchHead, Candidates, Stored
 from usage.corrections import Actor, correct_record
 from usage.ingestion import IngestResult
 from usage.models import IngestBatch, PendingBatch, UsageEvent, UsageRecord
@@ -255,7 +256,7 @@ def test_the_victim_of_a_real_deadlock_is_carried_through(
     attempts: list[int] = []
     store = storage._store
 
-    def counted(head: storage.BatchHead, candidates: storage.Candidates) -> storage.Stored:
+    def counted(head: BatchHead, candidates: Candidates) -> Stored:
         attempts.append(threading.get_ident())
         return store(head, candidates)
 
