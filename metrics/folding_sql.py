@@ -44,8 +44,7 @@ def claim(cursor: CursorWrapper, usage_event_id: int, *, batches: int, records: 
                    sum(batch.accepted) OVER (ORDER BY pending.batch_id) - batch.accepted AS records_before
             FROM (SELECT batch_id FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s
                   ORDER BY batch_id LIMIT %(batches)s + 1) AS pending
-            JOIN usage_ingestbatch AS batch
-              ON batch.id = pending.batch_id AND batch.usage_event_id = %(usage_event_id)s
+            JOIN usage_ingestbatch AS batch ON batch.id = pending.batch_id
         ), chosen AS MATERIALIZED (
             SELECT batch_id, accepted FROM oldest WHERE records_before < %(records)s
             ORDER BY batch_id LIMIT %(batches)s

@@ -37,15 +37,13 @@ _COLUMNS = sql.SQL(
     " record.received_at, record.revision, record.voided_at, "
 )
 _BY_TIME = sql.SQL("usage_usagerecord AS record")
-# The batches of a usage event in the order of their arrival, and each one's records.
-_BY_ARRIVAL = sql.SQL(
-    "usage_ingestbatch AS batch JOIN usage_usagerecord AS record"
-    " ON record.batch_id = batch.id AND record.usage_event_id = batch.usage_event_id"
-)
-# OFFSET 0 keeps the planner from walking a whole stream by time in search of one batch.
+# The batches of a usage event in the order of their arrival, and each one's records, which are of no other usage event.
+_BY_ARRIVAL = sql.SQL("usage_ingestbatch AS batch JOIN usage_usagerecord AS record ON record.batch_id = batch.id")
+# OFFSET 0 keeps the planner from walking a whole stream by time in search of one batch, "+ 0" from looking up where all
+# of the stream is as well.
 _OF_BATCH = sql.SQL(
-    "(SELECT * FROM usage_usagerecord WHERE batch_id = %(batch_id)s AND usage_event_id = usage_event.id OFFSET 0)"
-    " AS record"
+    "(SELECT * FROM usage_usagerecord AS record"
+    " WHERE batch_id = %(batch_id)s AND usage_event_id + 0 = usage_event.id OFFSET 0) AS record"
 )
 
 

@@ -243,8 +243,7 @@ def oldest_age(usage_event_id: int) -> float:
         cursor.execute(
             """
             SELECT coalesce(extract(epoch FROM clock_timestamp() - min(batch.received_at)), 0)
-            FROM usage_pendingbatch AS pending JOIN usage_ingestbatch AS batch
-              ON batch.id = pending.batch_id AND batch.usage_event_id = pending.usage_event_id
+            FROM usage_pendingbatch AS pending JOIN usage_ingestbatch AS batch ON batch.id = pending.batch_id
             WHERE pending.usage_event_id = %s
             """,
             [usage_event_id],

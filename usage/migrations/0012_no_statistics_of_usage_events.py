@@ -7,7 +7,7 @@ that column each usage event is taken for one of two hundred, and the index that
 
 from django.db import migrations
 
-TABLES = ("usage_usagerecord", "usage_recordrevision", "usage_ingestbatch", "usage_rejectedrecord")
+TABLES = ("usage_usagerecord", "usage_recordrevision", "usage_rejectedrecord")
 
 # What was gathered before stays in force otherwise; before PostgreSQL 18 only a superuser could take it away.
 FORGET = """
