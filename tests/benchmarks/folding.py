@@ -19,7 +19,17 @@ from metrics.parameters import Parameters
 from metrics.snapshots import snapshot
 from tests.benchmarks.clients import connections, send_all
 from tests.benchmarks.ingestion import supply
-from tests.benchmarks.measuring import AT_LEAST, AT_MOST, Report, percentile_95, ratio, seconds, settle, told
+from tests.benchmarks.measuring import (
+    AT_LEAST,
+    AT_MOST,
+    Report,
+    parallel_speed,
+    percentile_95,
+    ratio,
+    seconds,
+    settle,
+    told,
+)
 from tests.benchmarks.scene import BEAT, START, WORKER, Scene, running, web
 from usage.bodies import split_body
 from usage.definitions import define
@@ -174,7 +184,7 @@ def two_workers(report: Report, scene: Scene, new: int) -> None:
         scene.metric(usage_event, f"m_{usage_event.slug}")
     first, second = (ThreadPoolExecutor(1) for _ in range(2))  # each keeps its connection, as a worker does
     ratios = []
-    for number in range(6 if report.quick else 10):
+    for number in range(6 if report.quick else 16):
         took = {}
         for name, workers in (("in turn", (first, first)), ("at once", (first, second))):
             for usage_event in usage_events:
@@ -186,6 +196,7 @@ def two_workers(report: Report, scene: Scene, new: int) -> None:
     for worker in (first, second):
         worker.submit(lambda: connection.close()).result()
         worker.shutdown()
+    report.figures["two processes that only count, after bar 12"] = round(parallel_speed(), 2)
     report.add("12", "two usage events folded by two workers / by one", statistics.median(ratios), AT_LEAST, 1.6)
 
 
