@@ -94,8 +94,8 @@ def _store_new(head: BatchHead, candidates: Candidates, known: dict[int, bool]) 
 
 def _store_at_once(head: BatchHead, candidates: Candidates, known: dict[int, bool]) -> Stored | None:
     """Of a small batch of new records: all in one statement. None, with nothing stored, if that does not do."""
-    records = candidates.records
-    if known or candidates.problems or connection.in_atomic_block or not 0 < len(records) < COPY_FROM:
+    records, database = candidates.records, transaction.get_connection()
+    if known or candidates.problems or database.in_atomic_block or not 0 < len(records) < COPY_FROM:
         return None
     repeated = sum(map(len, candidates.repeats.values()))
     rows = [
@@ -109,7 +109,7 @@ def _store_at_once(head: BatchHead, candidates: Candidates, known: dict[int, boo
         for record in records
     ]
     batch = {**head._asdict(), "duplicates": repeated, "rows": rows}
-    stored = sql.store_fresh(connection, msgspec.json.encode(batch))
+    stored = sql.store_fresh(database, msgspec.json.encode(batch))
     return stored and Stored(*stored, len(rows), repeated, candidates.problems, 0)
 
 
