@@ -200,7 +200,7 @@ _CHANGED_RECORDS = (
     " AND record.timestamp >= changed.hour AND record.timestamp < changed.hour + interval '1 hour'"
     f" AND {HOUR_OF_RECORD} <> ALL (%(split)s) AND {_IN_PERIOD} AND {{customers}} OFFSET 0) AS record"
 )
-# Batch by batch: how many records the newest ones have the planner does not know, and it would rather read all that a
+# Batch by batch: how many records the newest ones have the planner does not know, and it may rather read all that a
 # customer has. OFFSET 0 keeps it from looking at the conditions around.
 _PENDING_RECORDS = (
     "(SELECT record.* FROM unnest(%(batch_ids)s::bigint[]) AS batch (id) CROSS JOIN LATERAL ("
