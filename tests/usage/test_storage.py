@@ -355,3 +355,41 @@ def test_a_corrected_record_is_compared_with_what_came_first_however_many_revisi
 
     assert counts(take_in(compute, record(hours=1, id="a"), record(hours=1, id="b"))) == (0, 2, 0, 0)
     assert counts(take_in(compute, record(hours=4, id="a"), record(hours=4, id="b"))) == (0, 0, 2, 0)
+
+
+def kept_statements() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_prepared_statements WHERE name LIKE 'tallybook%'")
+        return [name for (name,) in cursor.fetchall()]
+
+
+def test_a_session_keeps_the_statement_of_small_batches(compute: UsageEvent) -> None:
+    connection.close()
+    assert kept_statements() == []
+
+    for number in range(3):
+        take_in(compute, record(id=f"r{number}"))
+
+    assert kept_statements() == ["tallybook_store_fresh"]
+    assert keys() == ["r0", "r1", "r2"]
+
+
+def test_a_session_that_does_not_know_the_statement_is_sent_it_in_full(compute: UsageEvent) -> None:
+    """As behind a pooler, which hands out another session than the one that was told."""
+    take_in(compute, record(id="told"))
+    with connection.cursor() as cursor:
+        cursor.execute("DEALLOCATE ALL")
+
+    assert counts(take_in(compute, record(id="forgotten"))) == (1, 0, 0, 0)
+    assert counts(take_in(compute, record(id="forgotten"))) == (0, 1, 0, 0)
+    assert keys() == ["forgotten", "told"]
+
+
+def test_a_name_that_the_session_knows_already_is_used(compute: UsageEvent) -> None:
+    """As behind a pooler, which hands one session to several of us."""
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute(f"PREPARE tallybook_store_fresh (json) AS {sql.STORE_FRESH.decode()}")
+
+    assert counts(take_in(compute, record(id="a"))) == (1, 0, 0, 0)
+    assert keys() == ["a"]
