@@ -16,6 +16,7 @@ from customers.exactjson import loads
 from customers.models import Customer
 from metrics import session_sql
 from metrics.asked_customers import named_customers
+from metrics.asking_sql import metric_in_force
 from metrics.formulas import quantity_of
 from metrics.models import Aggregation, Metric
 from metrics.periods import PeriodError, Window, split_hours, window_edges
@@ -63,11 +64,10 @@ def preview_in(cursor: CursorWrapper, metric: Metric, question: Question) -> Ans
 
 def active_metric(organisation_id: int, code: str) -> Metric:
     """Return the version of a metric that is in force; raises UnknownMetric and NotActive."""
-    versions = Metric.objects.filter(organisation_id=organisation_id, code=code).order_by("-version")
-    metric = versions.filter(status=Metric.Status.ACTIVE).first()
+    metric = metric_in_force(organisation_id, code)
     if metric is not None:
         return metric
-    latest = versions.first()
+    latest = Metric.objects.filter(organisation_id=organisation_id, code=code).order_by("-version").first()
     if latest is None:
         raise UnknownMetric(code)
     raise NotActive(latest.status)
