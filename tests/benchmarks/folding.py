@@ -60,7 +60,7 @@ def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
     add("8b", "that fold on 5M / on 1M", on_large["fold"] / on_small["fold"], 1.3)
     add("9", "fold for ten metrics / for one", ten_metrics(scene, new), 7)
     hot_hour(report, scene)
-    two_workers(report, scene, new)
+    two_workers(report, scene)
     with_live_worker(report, scene)
 
 
@@ -177,14 +177,15 @@ def recompute_hour(metric: Metric, customer_id: int) -> None:
         sql.rebuild_windows(cursor, metric, [(customer_id, START)])
 
 
-def two_workers(report: Report, scene: Scene, new: int) -> None:
+def two_workers(report: Report, scene: Scene) -> None:
     """Two usage events, folded by one worker one after the other, and by two at the same time."""
+    new, rounds = (20_000, 6) if report.quick else (50_000, 32)
     usage_events = [scene.usage_event(f"worker_{number}") for number in range(2)]
     for usage_event in usage_events:
         scene.metric(usage_event, f"m_{usage_event.slug}")
     first, second = (ThreadPoolExecutor(1) for _ in range(2))  # each keeps its connection, as a worker does
     ratios = []
-    for number in range(6 if report.quick else 16):
+    for number in range(rounds):
         took = {}
         for name, workers in (("in turn", (first, first)), ("at once", (first, second))):
             for usage_event in usage_events:

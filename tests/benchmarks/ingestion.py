@@ -140,12 +140,12 @@ def single_posts(
     report: Report, scene: Scene, port: int, process: Process, baseline_port: int, baseline: Process
 ) -> None:
     usage_event = scene.usage_event("single_posts")
-    count = 400 if report.quick else 1_200
-    posts = supply(lambda: scene.posts(usage_event, count, 1))
-    bare = supply(lambda: baseline_posts(scene, "/bare", count, 1))
+    count, rounds = 200 if report.quick else 600, 15
+    posts = supply(lambda: scene.posts(usage_event, count, 1), rounds + 1)
+    bare = supply(lambda: baseline_posts(scene, "/bare", count, 1), rounds + 1)
     with connections(port, 8, process) as ours, connections(baseline_port, 8, baseline) as theirs:
         taken = side_by_side(
-            {"ours": lambda: send_all(ours, next(posts)), "bare": lambda: send_all(theirs, next(bare))}
+            {"ours": lambda: send_all(ours, next(posts)), "bare": lambda: send_all(theirs, next(bare))}, rounds
         )
     report.add(
         "4", "single posts, 8 connections / bare durable view", ratio(taken["bare"], taken["ours"]), AT_LEAST, 0.60
@@ -222,7 +222,7 @@ def half_duplicates(report: Report, scene: Scene, port: int, process: Process) -
 def cost_of_receipts(report: Report, scene: Scene) -> None:
     """The same act with and without its receipt and what folds live on; nothing else differs."""
     usage_event = scene.usage_event("receipts")
-    batches = 5 if report.quick else 10
+    batches, rounds = 2, 15 if report.quick else 31  # a small difference: many short rounds
     definition, source = define(usage_event), Source(IngestBatch.Source.API)
 
     def bodies() -> list[bytes]:
@@ -239,7 +239,7 @@ def cost_of_receipts(report: Report, scene: Scene) -> None:
         with mock.patch.object(storage.sql, "open_batch", without_receipt):
             ingest_all(texts)
 
-    with_it, without = supply(bodies), supply(bodies)
-    taken = side_by_side({"with": lambda: ingest_all(next(with_it)), "without": lambda: bare(next(without))})
+    with_it, without = supply(bodies, rounds + 1), supply(bodies, rounds + 1)
+    taken = side_by_side({"with": lambda: ingest_all(next(with_it)), "without": lambda: bare(next(without))}, rounds)
     cost = statistics.median(a / b - 1 for a, b in zip(taken["with"], taken["without"], strict=True))
     report.add("6", "receipts and change capture, added to ingestion", cost * 100, AT_MOST, 15, " %")
