@@ -1,6 +1,7 @@
 """From the customer ids that senders use to customers, with a per-process memory of what was found."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from django.db import transaction
 
@@ -24,6 +25,8 @@ def resolve_customers(
     """
     wanted = set(sent_ids)
     known = _known.get((organisation_id, aliases_revision or 0), {})
+    with suppress(KeyError):  # mostly all are known
+        return {sent_id: known[sent_id] for sent_id in wanted}
     found = {sent_id: known[sent_id] for sent_id in wanted if sent_id in known}
     if unknown := list(wanted - found.keys()):
         stored = _stored(organisation_id, unknown)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 from django.db import connection
 from psycopg import sql as psycopg_sql
@@ -48,8 +49,8 @@ def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
     """
     new = 20_000 if report.quick else 100_000
     sizes = f"{new:,} new records"
-    on_large = times(scene, large, new)
-    on_small = on_large if report.quick else times(scene, small, new)
+    on_large, *others = times(scene, [large] if report.quick else [large, small], new)
+    on_small = others[0] if others else on_large
 
     def add(number: str, what: str, measured: float, bar: float) -> None:
         report.add(number, what, None if report.quick else measured, AT_MOST, bar)
@@ -64,20 +65,36 @@ def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
     with_live_worker(report, scene)
 
 
-def times(scene: Scene, metric: Metric, new: int, recomputes: int = 3) -> dict[str, float]:
-    """Return the median seconds of ingesting new records, folding them, and computing all aggregates anew."""
-    usage_event = metric.usage_event
-    assert usage_event is not None
-    ingests, folds = [], []
-    take_in(scene, usage_event, BATCH)
-    fold(usage_event.pk)
-    for _ in range(5):
-        ingests.append(take_in(scene, usage_event, new))
-        folds.append(seconds(lambda: fold(usage_event.pk)))
-    best, *_ = sorted(WAYS, key=lambda way: seconds(lambda: recompute(metric, way)))
-    anew = [seconds(lambda: recompute(metric, best)) for _ in range(recomputes)]
-    taken = {"ingest": ingests, "fold": folds, "recompute": anew}
-    return {name: statistics.median(values) for name, values in taken.items()}
+def times(scene: Scene, metrics: Sequence[Metric], new: int, recomputes: int = 3) -> list[dict[str, float]]:
+    """Return by metric the median seconds of ingesting new records, folding them, and computing all aggregates anew."""
+    usage_events = [metric.usage_event for metric in metrics if metric.usage_event]
+    measured = []
+    for metric, (ingests, folds) in zip(metrics, side_by_side_folds(scene, usage_events, new, 5), strict=True):
+        seconds_of = {way: seconds(partial(recompute, metric, way)) for way in WAYS}
+        best = min(seconds_of, key=seconds_of.__getitem__)
+        anew = [seconds(partial(recompute, metric, best)) for _ in range(recomputes)]
+        taken = {"ingest": ingests, "fold": folds, "recompute": anew}
+        measured.append({name: statistics.median(values) for name, values in taken.items()})
+    return measured
+
+
+def side_by_side_folds(
+    scene: Scene, usage_events: Sequence[UsageEvent], new: int, rounds: int
+) -> list[tuple[list[float], list[float]]]:
+    """Return the seconds of ingesting new records and of folding them, round by round, for each usage event.
+
+    All records of a round are there before its folds, which follow each other at once, in turn forwards and backwards.
+    """
+    taken: list[tuple[list[float], list[float]]] = [([], []) for _ in usage_events]
+    for number in range(rounds + 1):
+        both = list(zip(usage_events, taken, strict=True))[:: 1 if number % 2 else -1]
+        ingested = [take_in(scene, usage_event, new if number else BATCH) for usage_event, _ in both]
+        folded = [seconds(partial(fold, usage_event.pk)) for usage_event, _ in both]
+        if number:
+            for (_, (ingests, folds)), ingest_took, fold_took in zip(both, ingested, folded, strict=True):
+                ingests.append(ingest_took)
+                folds.append(fold_took)
+    return taken
 
 
 def take_in(scene: Scene, usage_event: UsageEvent, count: int) -> float:
@@ -128,14 +145,8 @@ def ten_metrics(scene: Scene, new: int) -> float:
     scene.metric(ten, "by_region", aggregation="sum", property="value", group_by=["region"])
     filters = {"all": [{"property": "region", "operator": "eq", "value": "us-east"}]}
     scene.metric(ten, "filtered", aggregation="sum", property="value", filters=filters)
-    taken: dict[str, list[float]] = {"one": [], "ten": []}
-    for number in range(6):
-        for name, usage_event in (("one", one), ("ten", ten)):
-            take_in(scene, usage_event, new)
-            took = seconds(lambda usage_event=usage_event: fold(usage_event.pk))  # type: ignore[misc]
-            if number:
-                taken[name].append(took)
-    return ratio(taken["ten"], taken["one"])
+    (_, folds_for_one), (_, folds_for_ten) = side_by_side_folds(scene, (one, ten), new, 9)
+    return ratio(folds_for_ten, folds_for_one)
 
 
 def hot_hour(report: Report, scene: Scene) -> None:
@@ -178,20 +189,26 @@ def recompute_hour(metric: Metric, customer_id: int) -> None:
 
 
 def two_workers(report: Report, scene: Scene) -> None:
-    """Two usage events, folded by one worker one after the other, and by two at the same time."""
-    new, rounds = (20_000, 6) if report.quick else (50_000, 32)
-    usage_events = [scene.usage_event(f"worker_{number}") for number in range(2)]
+    """Two usage events, folded by one worker one after the other, and two more by two workers at the same time.
+
+    The records of all four are there before, and one follows the other at once: what a machine gives changes within
+    seconds. In turn each comes first, and each pair is folded in either way.
+    """
+    new, rounds = (20_000, 9) if report.quick else (100_000, 17)
+    usage_events = [scene.usage_event(f"worker_{number}") for number in range(4)]
     for usage_event in usage_events:
         scene.metric(usage_event, f"m_{usage_event.slug}")
     first, second = (ThreadPoolExecutor(1) for _ in range(2))  # each keeps its connection, as a worker does
     ratios = []
-    for number in range(rounds):
-        took = {}
-        for name, workers in (("in turn", (first, first)), ("at once", (first, second))):
-            for usage_event in usage_events:
-                take_in(scene, usage_event, new)
-            settle()
-            took[name] = seconds(lambda workers=workers: fold_all(usage_events, workers))  # type: ignore[misc]
+    for number in range(rounds + 1):
+        for usage_event in usage_events:
+            take_in(scene, usage_event, new)
+        settle()
+        pairs = [usage_events[:2], usage_events[2:]][:: 1 if number % 2 else -1]
+        ways = [("in turn", (first, first)), ("at once", (first, second))][:: 1 if number // 2 % 2 else -1]
+        took = {
+            name: seconds(partial(fold_all, pair, workers)) for pair, (name, workers) in zip(pairs, ways, strict=True)
+        }
         if number:
             ratios.append(took["in turn"] / took["at once"])
     for worker in (first, second):
@@ -210,14 +227,14 @@ def with_live_worker(report: Report, scene: Scene) -> None:
     """Ingestion over HTTP beside a live worker and beat, against without; how old the oldest batch gets."""
     usage_event = scene.usage_event("live")
     scene.metric(usage_event, "live")
-    batches = 40 if report.quick else 60
-    posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=13)
+    batches, cycles = (40, 2) if report.quick else (60, 3)
+    posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=1 + 6 * cycles)
     with web() as (port, process), connections(port, 1, process) as ours:
         send_all(ours, next(posts))
         without: list[float] = []
         with_it: list[float] = []
         ages: list[float] = []
-        for _ in range(2):
+        for _ in range(cycles):
             without += [seconds(lambda: send_all(ours, next(posts))) for _ in range(3)]
             fold(usage_event.pk)
             with running(WORKER), running(BEAT), told("a live worker"):

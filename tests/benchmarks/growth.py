@@ -37,7 +37,7 @@ def figures(scene: Scene, metric: Metric) -> dict[str, float]:
     ranked = by_usage(metric)
     heavy, median = ranked[-1], ranked[len(ranked) // 2]
     names = {pk: name for name, pk in scene.customer_ids.items()}
-    folded = times(scene, metric, 100_000, recomputes=1)
+    (folded,) = times(scene, [metric], 100_000, recomputes=1)
     month = Question(start=MONTH[0], end=MONTH[1], customer_ids=[names[median]])
     day = Question(start=MONTH[0], end=MONTH[0] + timedelta(days=1))
     place = RecordFilter(usage_event.organisation_id, usage_event_id=usage_event.pk)

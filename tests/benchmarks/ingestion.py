@@ -222,7 +222,7 @@ def half_duplicates(report: Report, scene: Scene, port: int, process: Process) -
 def cost_of_receipts(report: Report, scene: Scene) -> None:
     """The same act with and without its receipt and what folds live on; nothing else differs."""
     usage_event = scene.usage_event("receipts")
-    batches, rounds = 2, 15 if report.quick else 31  # a small difference: many short rounds
+    batches, rounds = 2, 41 if report.quick else 121  # a small difference: many short rounds
     definition, source = define(usage_event), Source(IngestBatch.Source.API)
 
     def bodies() -> list[bytes]:

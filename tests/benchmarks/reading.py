@@ -163,7 +163,7 @@ def right_after(scene: Scene, metric: Metric, record_id: int) -> float:
     question = Question(start=MONTH[0], end=MONTH[1], customer_ids=["cus_00000"])
     first = UsageRecord.objects.get(pk=record_id)
     reads, before = [], None
-    for number in range(25):
+    for number in range(51):
         fold(metric.usage_event_id or 0)
         data = {"value": Decimal(10_000 * (number + 1))}
         correct_record(record_id, data=data, revision=first.revision + number, reason="benchmark", actor=ACTOR)
