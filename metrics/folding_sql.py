@@ -78,16 +78,6 @@ def _claim_windows(cursor: CursorWrapper, usage_event_id: int, windows: int) -> 
     return sorted(set(cursor.fetchall()))
 
 
-def is_anything_pending(cursor: CursorWrapper, usage_event_id: int) -> bool:
-    """Tell whether there is a batch or a mark that no fold has claimed. Primary keys."""
-    cursor.execute(
-        "SELECT EXISTS (SELECT FROM usage_pendingbatch WHERE usage_event_id = %(usage_event_id)s)"
-        " OR EXISTS (SELECT FROM usage_changedwindow WHERE usage_event_id = %(usage_event_id)s)",
-        {"usage_event_id": usage_event_id},
-    )
-    return bool(cursor.fetchone()[0])
-
-
 def usage_events_to_fold(cursor: CursorWrapper) -> list[int]:
     """Return the usage events with something pending. Both tables are small."""
     cursor.execute(

@@ -16,7 +16,7 @@ from metrics.versions import build_progress
 from usage.models import UsageEvent
 
 COUNTED = 10_000
-# A fold is woken every second; what waits so long waits for a worker.
+# A fold is woken more than once a second; what waits so long waits for a worker.
 STALE_SECONDS = 60
 
 

@@ -67,7 +67,7 @@ def usage_events_to_fold() -> list[int]:
 
 
 def fold(usage_event_id: int) -> Folded | None:
-    """Bring the aggregates of all metrics of a usage event up to date; returns what was claimed in all.
+    """Bring the aggregates of all metrics of a usage event up to what is there now; returns what was claimed in all.
 
     None if somebody else is folding it at this moment. A crash at any point undoes the claim with the work.
     """
@@ -76,11 +76,11 @@ def fold(usage_event_id: int) -> Folded | None:
     with folding_lock(usage_event_id) as held:
         if not held:
             return None
-        # Not for ever: while usage comes in there is always more, and others wait for the lock and for this worker.
+        # A backlog is folded piece by piece, but not for ever: others wait for the lock and for this worker. What came
+        # in meanwhile is left to the next fold: added a few batches at a time it would cost ingestion a tenth.
         while True:
-            before = total
-            total = _in_snapshot(partial(_fold_once, usage_event_id=usage_event_id, before=before, started=started))
-            if total == before or time.monotonic() - started > FOLD_SECONDS or not is_anything_pending(usage_event_id):
+            total = _in_snapshot(partial(_fold_once, usage_event_id=usage_event_id, before=total, started=started))
+            if total.complete or time.monotonic() - started > FOLD_SECONDS:
                 break
     if total:
         log.info(
@@ -88,12 +88,6 @@ def fold(usage_event_id: int) -> Folded | None:
             usage_event_id, total.batches, total.records, total.windows, (time.monotonic() - started) * 1000,
         )  # fmt: skip
     return total
-
-
-def is_anything_pending(usage_event_id: int) -> bool:
-    """Tell whether a usage event has a batch or a mark that no fold has claimed."""
-    with connection.cursor() as cursor:
-        return folding_sql.is_anything_pending(cursor, usage_event_id)
 
 
 def build(metric_id: int, *, seconds: float = math.inf) -> bool:
@@ -157,7 +151,8 @@ def _fold_once(
     claimed = folding_sql.claim(
         cursor, usage_event_id, batches=CLAIM_BATCHES, records=CLAIM_RECORDS, windows=CLAIM_WINDOWS
     )
-    total = before + Folded(len(claimed.batch_ids), len(claimed.windows), claimed.records, claimed.complete)
+    complete = claimed.complete and len(claimed.windows) < CLAIM_WINDOWS
+    total = before + Folded(len(claimed.batch_ids), len(claimed.windows), claimed.records, complete)
     if not claimed.batch_ids and not claimed.windows:
         return total
     statuses = (Metric.Status.ACTIVE, Metric.Status.BUILDING)

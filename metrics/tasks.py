@@ -24,7 +24,7 @@ NIGHT_SECONDS = 6 * 3600
 
 @shared_task
 def wake_folds() -> None:
-    """Start a fold for every usage event with something pending; the beat calls this every second."""
+    """Start a fold for every usage event with something pending; the beat calls this more than once a second."""
     for usage_event_id in usage_events_to_fold():
         fold_usage_event.apply_async([usage_event_id], expires=5)
 

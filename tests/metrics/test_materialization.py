@@ -26,6 +26,7 @@ from metrics.quantities import quantities
 from metrics.questions import Question
 from tests.conftest import active_metric, record, take_in
 from tests.metrics.counting import State, expected_aggregates, stored_aggregates
+from tests.threads import run_together
 from usage.corrections import Actor, correct_record, restore_records, void_records
 from usage.definitions import create_usage_event
 from usage.models import ChangedWindow, PendingBatch, UsageEvent, UsageRecord
@@ -239,16 +240,52 @@ def test_renaming_a_metric_while_it_is_built_does_not_move_the_build(
     assert stored_aggregates(metric) == expected_aggregates(metric)
 
 
-def test_a_fold_gives_way_while_usage_keeps_coming(compute: UsageEvent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
-    rounds = iter([Folded(1, 0), Folded(1, 0), Folded(0, 0)])
+def test_a_fold_of_a_backlog_goes_on_until_all_is_claimed_or_the_time_is_up(
+    compute: UsageEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, rest = Folded(1, 0, complete=False), Folded(1, 0)
+    rounds = iter([some, some, rest, rest])
     monkeypatch.setattr(materialization, "_fold_once", lambda *_, before, **more: before + next(rounds))
-    monkeypatch.setattr(materialization, "is_anything_pending", lambda usage_event_id: True)
+    monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
+    assert fold(compute.pk) == some
 
-    assert fold(compute.pk) == Folded(1, 0)
     monkeypatch.setattr(materialization, "FOLD_SECONDS", 60.0)
-    assert fold(compute.pk) == Folded(1, 0)
-    assert list(rounds) == []
+    assert fold(compute.pk) == Folded(2, 0)
+    assert list(rounds) == [rest]
+
+
+def test_a_fold_leaves_to_the_next_one_what_came_in_meanwhile(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(compute, record(id="before"))
+    once = materialization._fold_once
+
+    def ingest() -> None:
+        take_in(compute, record(id="meanwhile"))
+
+    def while_others_ingest(*arguments: Any, **options: Any) -> Folded:
+        run_together(ingest)
+        return once(*arguments, **options)
+
+    monkeypatch.setattr(materialization, "_fold_once", while_others_ingest)
+    assert fold(compute.pk) == Folded(1, 0, 1)
+    monkeypatch.setattr(materialization, "_fold_once", once)
+    assert PendingBatch.objects.count() == 1
+    assert fold(compute.pk) == Folded(1, 0, 1)
+    assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
+
+
+def test_more_marks_than_one_claim_takes_are_folded_by_the_same_fold(
+    compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(compute, *(record(customer=f"cus_{n}", hours=n) for n in range(5)))
+    fold(compute.pk)
+    void_records(compute.pk, list(UsageRecord.objects.values_list("pk", flat=True)), reason="no", actor=ACTOR)
+    monkeypatch.setattr(materialization, "CLAIM_WINDOWS", 2)
+
+    assert fold(compute.pk) == Folded(0, 5)
+    assert not ChangedWindow.objects.exists()
+    assert stored_aggregates(cpu_hours) == {}
 
 
 def test_a_lost_connection_is_not_retried_without_the_lock(
@@ -486,7 +523,7 @@ def test_marks_are_claimed_in_bounded_numbers(
     monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
     question = Question(start=HOUR_14, end=HOUR_14.replace(hour=15))
 
-    assert fold(compute.pk) == Folded(0, 2)
+    assert fold(compute.pk) == Folded(0, 2, complete=False)
     assert ChangedWindow.objects.count() == 1
     assert [row.quantity for row in quantities(compute.organisation_id, "cpu_hours", question).rows] == []
     assert fold(compute.pk) == Folded(0, 1)
