@@ -109,7 +109,7 @@ CELERY_TASK_ROUTES = {
 # The beat only wakes: a tick that found no worker for a while is worth nothing, the next one comes. (The time is an
 # absolute one: the clocks of beat and worker may differ by less than that.)
 CELERY_BEAT_SCHEDULE = {
-    # With the time of a fold, no batch waits for longer than a second.
+    # With the time of a fold, a batch mostly waits for less than a second.
     "wake-folds": {"task": "metrics.tasks.wake_folds", "schedule": 0.75, "options": {"expires": 15.0}},
     "wake-uploads": {"task": "usage.tasks.wake_uploads", "schedule": 2.0, "options": {"expires": 15.0}},
     "remove-old-uploads": {"task": "usage.tasks.remove_old_uploads", "schedule": 3600.0, "options": {"expires": 600.0}},

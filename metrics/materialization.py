@@ -77,7 +77,7 @@ def fold(usage_event_id: int) -> Folded | None:
         if not held:
             return None
         # A backlog is folded piece by piece, but not for ever: others wait for the lock and for this worker. What came
-        # in meanwhile is left to the next fold: added a few batches at a time it would cost ingestion a tenth.
+        # in meanwhile is left to the next fold: a few batches touch nearly as many hours as many do.
         while True:
             total = _in_snapshot(partial(_fold_once, usage_event_id=usage_event_id, before=total, started=started))
             if total.complete or time.monotonic() - started > FOLD_SECONDS:

@@ -16,12 +16,12 @@ from usage import arrays
 from usage.timestamps import EPOCH
 
 BIGINT, JSON = 20, 114  # numbers of types
-STORE_FRESH = b"SELECT batch, microseconds FROM tallybook_store_fresh($1)"
-
-_prepared: WeakSet[Connection[Any]] = WeakSet()  # whose sessions were told the statement that is asked often
 COPY_COLUMNS = (
     "id, usage_event_id, customer_id, timestamp, idempotency_key, data, batch_id, schema_version, received_at, revision"
 )
+STORE_FRESH = b"SELECT batch, microseconds FROM tallybook_store_fresh($1)"
+
+_prepared: WeakSet[Connection[Any]] = WeakSet()  # whose sessions were told the statement that is asked often
 
 
 def open_batch(

@@ -191,9 +191,9 @@ def recompute_hour(metric: Metric, customer_id: int) -> None:
 def two_workers(report: Report, scene: Scene) -> None:
     """Two usage events, folded by one worker one after the other, and two more by two workers at the same time.
 
-    The records of all four are there before, and one follows the other at once: what a machine gives changes within
-    seconds. In turn each comes first, and each pair is folded in either way. Beside it, what the two sessions gain when
-    they only compute: a fold can hardly gain more.
+    The records of all four are there before, and one comparison's sides follow each other at once: what a machine gives
+    changes within seconds. Which side comes first alternates, and so does which pair is folded in which way. Beside it,
+    what the two sessions gain when they only compute.
     """
     new, rounds = (20_000, 9) if report.quick else (100_000, 17)
     usage_events = [scene.usage_event(f"worker_{number}") for number in range(4)]
@@ -223,7 +223,7 @@ def two_workers(report: Report, scene: Scene) -> None:
 
 
 def gain(workers: Sequence[Sequence[Executor]], works: Sequence[Sequence[Work]], *, backwards: bool) -> float:
-    """Return how many times as long one worker takes for two works as two take for two others, one after the other."""
+    """Return how much faster two workers do two works than one worker does two such works one after the other."""
     ways = list(zip(workers, works, strict=True))
     took = [seconds(partial(do_all, *way)) for way in (ways[::-1] if backwards else ways)]
     in_turn, at_once = took[::-1] if backwards else took

@@ -64,7 +64,7 @@ class AgainstCopy:
             for variant, seconds in taken.items():
                 together[variant] = together.get(variant, []) + seconds
         with connections(port, 1, process) as open_ones:
-            for _ in range(12):
+            for _ in range(6):
                 posts = self.scene.posts(self.usage_event, 20, 1_000)
                 before = cpu_seconds(process)
                 send_all(open_ones, posts)

@@ -275,12 +275,17 @@ def test_a_fold_leaves_to_the_next_one_what_came_in_meanwhile(
     assert stored_aggregates(cpu_hours) == expected_aggregates(cpu_hours)
 
 
+def mark_windows(usage_event: UsageEvent, count: int) -> None:
+    """Have so many windows marked, of records that were folded and then voided."""
+    take_in(usage_event, *(record(customer=f"cus_{n}", hours=n) for n in range(count)))
+    fold(usage_event.pk)
+    void_records(usage_event.pk, list(UsageRecord.objects.values_list("pk", flat=True)), reason="no", actor=ACTOR)
+
+
 def test_more_marks_than_one_claim_takes_are_folded_by_the_same_fold(
     compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_in(compute, *(record(customer=f"cus_{n}", hours=n) for n in range(5)))
-    fold(compute.pk)
-    void_records(compute.pk, list(UsageRecord.objects.values_list("pk", flat=True)), reason="no", actor=ACTOR)
+    mark_windows(compute, 5)
     monkeypatch.setattr(materialization, "CLAIM_WINDOWS", 2)
 
     assert fold(compute.pk) == Folded(0, 5)
@@ -516,9 +521,7 @@ def one_stretch(metric: Metric) -> None:
 def test_marks_are_claimed_in_bounded_numbers(
     compute: UsageEvent, cpu_hours: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_in(compute, *(record(customer=f"cus_{n}", hours=n) for n in range(3)))
-    fold(compute.pk)
-    void_records(compute.pk, list(UsageRecord.objects.values_list("pk", flat=True)), reason="no", actor=ACTOR)
+    mark_windows(compute, 3)
     monkeypatch.setattr(materialization, "CLAIM_WINDOWS", 2)
     monkeypatch.setattr(materialization, "FOLD_SECONDS", 0.0)
     question = Question(start=HOUR_14, end=HOUR_14.replace(hour=15))

@@ -371,6 +371,7 @@ def test_a_session_keeps_the_statement_of_small_batches(compute: UsageEvent) -> 
         take_in(compute, record(id=f"r{number}"))
 
     assert kept_statements() == ["tallybook_store_fresh"]
+    assert connection.connection in sql._prepared  # or it would be told each time
     assert keys() == ["r0", "r1", "r2"]
 
 
