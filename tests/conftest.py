@@ -1,11 +1,13 @@
 """What every test can ask for: an organisation, its key, usage events, and the shortest way to post and to count."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg.errors
 import pytest
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 from django.test import Client
 
 from customers import authentication, resolution
@@ -115,3 +117,10 @@ def post(client: Client, headers: dict[str, str]) -> Post:
         return client.post(path, text, content_type="application/json", headers={**headers, **more})
 
     return post_json
+
+
+def environment_of_the_tests() -> dict[str, str]:
+    """Return the environment for a process that works on the database of the test that starts it."""
+    here = urlsplit(os.environ["DATABASE_URL"])
+    database = urlunsplit(here._replace(path=f"/{connection.settings_dict['NAME']}"))
+    return {**os.environ, "DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "config.settings"}

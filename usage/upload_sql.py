@@ -15,9 +15,13 @@ def working_on(upload_id: int) -> Iterator[bool]:
     A session lock: it is given back when the connection ends, however that comes. Whoever cannot give it back closes
     the connection.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, %s))", [PURPOSE, upload_id])
-        held = bool(cursor.fetchone()[0])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, %s))", [PURPOSE, upload_id])
+            held = bool(cursor.fetchone()[0])
+    except BaseException:
+        connection.close()  # it may have been taken
+        raise
     try:
         yield held
     finally:

@@ -1,6 +1,5 @@
 """Exceptions, lost connections and kill -9 before every statement: nothing half done, nothing lost, no lock kept."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -22,7 +20,7 @@ from metrics.definitions import activate_metric, save_metric
 from metrics.materialization import build, fold, rebuild, request_rebuild
 from metrics.models import Metric, MetricAggregate, MetricDistinctValue
 from metrics.questions import Question
-from tests.conftest import record, take_in
+from tests.conftest import environment_of_the_tests, record, take_in
 from tests.metrics.breaking import Broken, breaking, fail, lose_connection
 from tests.metrics.scenes import FORMULAS, REGIONS, assert_answers, assert_settled, metrics_of_each_kind
 from usage.corrections import Actor, correct_record, restore_records, void_records
@@ -162,13 +160,8 @@ def one_stretch(once: Callable[..., str], metric: Metric) -> str:
 @contextmanager
 def killed_worker(usage_event: UsageEvent) -> Iterator[Callable[[int], int]]:
     """Start a worker; what it yields has it fold and die before a statement, and returns the signal that ended it."""
-    here = urlsplit(os.environ["DATABASE_URL"])
-    environment = {
-        **os.environ,
-        "DATABASE_URL": urlunsplit(here._replace(path=f"/{connection.settings_dict['NAME']}")),
-        "DJANGO_SETTINGS_MODULE": "config.settings",
-    }
     command = [sys.executable, "-m", "tests.metrics.killed_worker", str(usage_event.pk)]
+    environment = environment_of_the_tests()
     worker = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
