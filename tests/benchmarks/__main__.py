@@ -19,7 +19,7 @@ def main() -> int:
     from django.core.management import call_command
     from django.db import connection
 
-    from tests.benchmarks import folding, growth, ingestion, memory, pages, reading
+    from tests.benchmarks import folding, growth, ingestion, live_worker, memory, pages, reading
     from tests.benchmarks.baseline.models import BareRow, PlainRecord
     from tests.benchmarks.measuring import Report, machine, told
     from tests.benchmarks.scene import Scene
@@ -48,6 +48,7 @@ def main() -> int:
         )
         for part, measure in (
             ("folding", lambda: folding.measure(report, scene, large, small)),
+            ("folding", lambda: live_worker.measure(report, scene)),
             ("reading", lambda: reading.measure(report, scene, large)),
             ("pages", lambda: pages.measure(report, scene, small)),
         ):

@@ -1,8 +1,7 @@
-"""Bars 7 to 12: what keeping aggregates costs, beside computing them anew, beside ingestion, and beside each other."""
+"""Bars 7 to 10 and 12: what keeping aggregates costs, beside computing them anew, ingesting, and each other."""
 
 import contextlib
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,24 +17,20 @@ from metrics.materialization import fold
 from metrics.models import Metric
 from metrics.parameters import Parameters
 from metrics.snapshots import snapshot
-from tests.benchmarks.clients import connections, send_all
-from tests.benchmarks.ingestion import supply
 from tests.benchmarks.measuring import (
     AT_LEAST,
     AT_MOST,
     Report,
     Work,
-    percentile_95,
     ratio,
     seconds,
     settle,
-    told,
 )
-from tests.benchmarks.scene import BEAT, START, WORKER, Scene, running, web
+from tests.benchmarks.scene import START, Scene
 from usage.bodies import split_body
 from usage.definitions import define
 from usage.ingestion import Source, ingest
-from usage.models import IngestBatch, UsageEvent
+from usage.models import IngestBatch, PendingBatch, UsageEvent
 from usage.timestamps import FIRST_MOMENT
 
 BATCH = 10_000
@@ -62,7 +57,6 @@ def measure(report: Report, scene: Scene, large: Metric, small: Metric) -> None:
     add("9", "fold for ten metrics / for one", ten_metrics(scene, new), 7)
     hot_hour(report, scene)
     two_workers(report, scene)
-    with_live_worker(report, scene)
 
 
 def times(scene: Scene, metrics: Sequence[Metric], new: int, recomputes: int = 3) -> list[dict[str, float]]:
@@ -191,27 +185,24 @@ def recompute_hour(metric: Metric, customer_id: int) -> None:
 def two_workers(report: Report, scene: Scene) -> None:
     """Two usage events, folded by one worker one after the other, and two more by two workers at the same time.
 
-    The records of all four are there before, and one comparison's sides follow each other at once: what a machine gives
-    changes within seconds. Which side comes first alternates, and so does which pair is folded in which way. Beside it,
-    what the two sessions gain when they only compute.
+    The sides of a comparison follow each other at once: what a machine gives changes within seconds. Which side comes
+    first alternates, and so does which pair is folded in which way. The same batches are pending anew in each round: a
+    fold does not know that it counts them once more. Beside it, what the two sessions gain when they only compute.
     """
-    new, rounds = (20_000, 9) if report.quick else (100_000, 17)
+    new, rounds = (20_000, 15) if report.quick else (100_000, 31)
     usage_events = [scene.usage_event(f"worker_{number}") for number in range(4)]
     for usage_event in usage_events:
         scene.metric(usage_event, f"m_{usage_event.slug}")
+        take_in(scene, usage_event, new)
+    batches = list(PendingBatch.objects.filter(usage_event__in=usage_events))
+    settle()
     first, second = (ThreadPoolExecutor(1) for _ in range(2))  # each keeps its connection, as a worker does
     folding, computing = [], []
+    pairs = [[partial(fold, one.pk) for one in pair] for pair in (usage_events[:2], usage_events[2:])]
     for number in range(rounds + 1):
-        for usage_event in usage_events:
-            take_in(scene, usage_event, new)
-        settle()
-        pairs = [[partial(fold, one.pk) for one in pair] for pair in (usage_events[:2], usage_events[2:])]
-        workers = [(first, first), (first, second)]
-        swapped = number // 2 % 2
-        gains = [
-            gain(workers, works, backwards=bool(number % 2))
-            for works in (pairs[::-1] if swapped else pairs, [[only_compute, only_compute]] * 2)
-        ]
+        PendingBatch.objects.bulk_create(batches, ignore_conflicts=True)
+        works = pairs[:: -1 if number // 2 % 2 else 1]
+        gains = [gain(first, second, side, backwards=bool(number % 2)) for side in (works, [[only_compute] * 2] * 2)]
         if number:
             folding.append(gains[0])
             computing.append(gains[1])
@@ -222,10 +213,17 @@ def two_workers(report: Report, scene: Scene) -> None:
     report.add("12", "two usage events folded by two workers / by one", statistics.median(folding), AT_LEAST, 1.6)
 
 
-def gain(workers: Sequence[Sequence[Executor]], works: Sequence[Sequence[Work]], *, backwards: bool) -> float:
-    """Return how much faster two workers do two works than one worker does two such works one after the other."""
-    ways = list(zip(workers, works, strict=True))
-    took = [seconds(partial(do_all, *way)) for way in (ways[::-1] if backwards else ways)]
+def gain(first: Executor, second: Executor, works: Sequence[Sequence[Work]], *, backwards: bool) -> float:
+    """Return how much faster two workers do two works than one worker does two such works one after the other.
+
+    Before each of them both cores are at work for a while: one that has just woken may be slow for a fifth of a second.
+    """
+    awake = partial(only_compute, 3_000_000)
+    ways = list(zip(((first, first), (first, second)), works, strict=True))
+    took = []
+    for workers, two_works in ways[::-1] if backwards else ways:
+        do_all((first, second), (awake, awake))
+        took.append(seconds(partial(do_all, workers, two_works)))
     in_turn, at_once = took[::-1] if backwards else took
     return in_turn / at_once
 
@@ -235,64 +233,7 @@ def do_all(workers: Sequence[Executor], works: Sequence[Work]) -> None:
         running_one.result()
 
 
-def only_compute() -> None:
-    """Keep a session at work for about as long as a fold, with nothing that it shares with others."""
+def only_compute(numbers: int = 1_000_000) -> None:
+    """Keep a session at work, by itself for about as long as a fold, with nothing that it shares with others."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT sum(number * 2.5) FROM generate_series(1, 400000) AS number")
-
-
-def with_live_worker(report: Report, scene: Scene) -> None:
-    """Ingestion over HTTP beside a live worker and beat, against without; how old the oldest batch gets."""
-    usage_event = scene.usage_event("live")
-    scene.metric(usage_event, "live")
-    batches, cycles = (40, 2) if report.quick else (60, 3)
-    posts = supply(lambda: scene.posts(usage_event, batches, 1_000), rounds=1 + 6 * cycles)
-    with web() as (port, process), connections(port, 1, process) as ours:
-        send_all(ours, next(posts))
-        without: list[float] = []
-        with_it: list[float] = []
-        ages: list[float] = []
-        for _ in range(cycles):
-            without += [seconds(lambda: send_all(ours, next(posts))) for _ in range(3)]
-            fold(usage_event.pk)
-            with running(WORKER), running(BEAT), told("a live worker"):
-                wait_until_folded(usage_event, scene)
-                stop = threading.Event()
-                watcher = threading.Thread(target=watch_ages, args=[usage_event.pk, stop, ages])
-                watcher.start()
-                with_it += [seconds(lambda: send_all(ours, next(posts))) for _ in range(3)]
-                stop.set()
-                watcher.join()
-    measured = statistics.median(without) / statistics.median(with_it)
-    report.add("11a", "ingestion with a live worker / without", measured, AT_LEAST, 0.88)
-    report.add("11b", "age of the oldest unfolded batch, 95th percentile", percentile_95(ages), AT_MOST, 1, " s")
-
-
-def wait_until_folded(usage_event: UsageEvent, scene: Scene) -> None:
-    """Wait for the worker: it is up when it has folded a batch."""
-    take_in(scene, usage_event, 10)
-    deadline = time.monotonic() + 60
-    while oldest_age(usage_event.pk) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def watch_ages(usage_event_id: int, stop: threading.Event, ages: list[float]) -> None:
-    try:
-        while not stop.wait(0.05):
-            ages.append(oldest_age(usage_event_id))
-    finally:
-        connection.close()
-
-
-def oldest_age(usage_event_id: int) -> float:
-    """Return the age of the oldest batch that no fold has claimed, in seconds; 0 if there is none."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT coalesce(extract(epoch FROM clock_timestamp() - min(batch.received_at)), 0)
-            FROM usage_pendingbatch AS pending JOIN usage_ingestbatch AS batch ON batch.id = pending.batch_id
-            WHERE pending.usage_event_id = %s
-            """,
-            [usage_event_id],
-        )
-        return float(cursor.fetchone()[0])
+        cursor.execute("SELECT sum(n * 2.5) FROM (SELECT generate_series(1, %s) AS n) AS numbers", [numbers])

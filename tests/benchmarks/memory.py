@@ -5,7 +5,8 @@ import time
 import psutil
 
 from tests.benchmarks.clients import connections, send_all
-from tests.benchmarks.folding import oldest_age, take_in
+from tests.benchmarks.folding import take_in
+from tests.benchmarks.live_worker import oldest_age
 from tests.benchmarks.measuring import AT_MOST, Report, told
 from tests.benchmarks.scene import BEAT, WORKER, Scene, resident_mb, running, web
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -214,6 +215,18 @@ def running(command: list[str], **environment: str) -> Iterator["subprocess.Pope
             process.wait()
         for child in psutil.wait_procs(family, timeout=5)[1]:
             child.kill()
+
+
+@contextmanager
+def stopped(*processes: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Have processes stand still until the end of the context."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
