@@ -1,9 +1,14 @@
 """A real Chromium for the browser tests, wherever the machine has one."""
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from django.core.signals import request_finished, request_started
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -33,6 +38,27 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def all_answered() -> Iterator[None]:
+    """At the end, wait for requests that a page has left behind: the tables are emptied next."""
+    under_way: set[int] = set()
+
+    def begin(**_: Any) -> None:
+        under_way.add(threading.get_ident())
+
+    def end(**_: Any) -> None:
+        under_way.discard(threading.get_ident())
+
+    request_started.connect(begin)
+    request_finished.connect(end)
+    yield
+    deadline = time.monotonic() + 10
+    while under_way and time.monotonic() < deadline:
+        time.sleep(0.02)
+    request_started.disconnect(begin)
+    request_finished.disconnect(end)
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page of a visitor who was never here; a script that fails or that the policy stops fails the test."""
@@ -47,6 +73,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
     page.on("console", note)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    context.close()
+    with all_answered():
+        yield page
+        context.close()
     assert problems == []
