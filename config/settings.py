@@ -102,8 +102,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-# Celery would close the database connections of a worker before and after each task: four new ones for a fold and what
-# wakes it. This is how many tasks later it may; `config.celery` sees to connections that are old or broken.
+# Celery would close the database connections of a worker before and after each task: a new one for each fold, and one
+# for what wakes it. This is how many tasks later it may; `config.celery` sees to those that are old or broken.
 CELERY_DB_REUSE_MAX = 1_000_000
 CELERY_TASK_ROUTES = {
     "metrics.tasks.wake_folds": {"queue": "fold"},

@@ -51,12 +51,14 @@ def all_answered() -> Iterator[None]:
 
     request_started.connect(begin)
     request_finished.connect(end)
-    yield
-    deadline = time.monotonic() + 10
-    while under_way and time.monotonic() < deadline:
-        time.sleep(0.02)
-    request_started.disconnect(begin)
-    request_finished.disconnect(end)
+    try:
+        yield
+        deadline = time.monotonic() + 10
+        while under_way and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        request_started.disconnect(begin)
+        request_finished.disconnect(end)
 
 
 @pytest.fixture
